@@ -1,0 +1,49 @@
+"""Generative adversarial networks for PyTorch Lightning: one game, many papers.
+
+Public names are imported when they are first used (PEP 562), so that ``import lit_gans`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lit_gans.version import __version__
+
+if TYPE_CHECKING:
+    from lit_gans.callbacks import ReplicaCheck, SampleGrid
+    from lit_gans.data import ImageDataModule
+    from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
+
+_ROOM_OF = {
+    "CGAN": "models",
+    "DCGAN": "models",
+    "GAN": "models",
+    "ImageDataModule": "data",
+    "ReplicaCheck": "callbacks",
+    "SNGAN": "models",
+    "SampleGrid": "callbacks",
+    "WGAN": "models",
+    "WGANGP": "models",
+}
+
+__all__ = (
+    "CGAN",
+    "DCGAN",
+    "GAN",
+    "SNGAN",
+    "WGAN",
+    "WGANGP",
+    "ImageDataModule",
+    "ReplicaCheck",
+    "SampleGrid",
+    "__version__",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'lit_gans' has no attribute {name!r}; it has {', '.join(sorted(_ROOM_OF))}")
+    return getattr(importlib.import_module(f"lit_gans.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

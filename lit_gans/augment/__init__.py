@@ -1,0 +1,1 @@
+"""Differentiable augmentation: any callable images → images can be a model's ``augment``."""

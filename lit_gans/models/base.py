@@ -1,0 +1,271 @@
+"""What surrounds the game: two networks, their optimizers, one source of noise, and what Lightning must be told."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+import torch
+from lightning import Callback
+from lightning.pytorch.core.optimizer import do_nothing_closure
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lit_gans.functional import update_average_
+from lit_gans.models.checks import check_batch, check_flags, check_labels, check_strategy, peek
+from lit_gans.models.clipping import Clip, as_clip
+from lit_gans.models.hparams import plain_arguments
+from lit_gans.models.modes import frozen
+from lit_gans.models.sampling import SamplingModule
+from lit_gans.regularizers.base import Regularizer
+
+if TYPE_CHECKING:
+    from lit_gans.models.gan import GAN
+
+__all__ = ("PLAYERS", "Player", "TwoPlayerModule")
+
+Player: TypeAlias = Literal["discriminator", "generator"]
+PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # the order of their updates and optimizers
+
+
+class TwoPlayerModule(SamplingModule):
+    """Two networks that play against each other; ``GAN`` adds the rules of the game.
+
+    Args:
+        generator: ``forward(z)`` or ``forward(z, y)``, z of shape (N, latent_dim) → images in [-1, 1].
+        discriminator: ``forward(x)`` or ``forward(x, y)`` → logits (N,), (N, 1) or a patch map.
+        latent_dim: Dimension of the noise.
+        num_classes: Number of classes of a conditional model; None leaves labels aside.
+        n_critic: The generator is updated at every n-th step, the discriminator at each.
+        g_lr: Learning rate of the generator's default optimizer.
+        d_lr: Learning rate of the discriminator's default optimizer.
+        betas: Adam's decay rates, for both players.
+        g_optimizer: Called with the generator's parameters; brings its own learning rate. None: the paper's optimizer.
+        d_optimizer: The same for the discriminator.
+        g_scheduler: Called with the generator's optimizer; stepped once per training step.
+        d_scheduler: The same for the discriminator.
+        g_clip: How the generator's gradients are clipped: NormClip, ValueClip, AdaptiveClip; a number is a norm.
+        d_clip: The same for the discriminator.
+        accumulate: Parts in which a batch is worked through; their gradients add up to those of the whole batch.
+        ema_decay: Decay per generator update of the averaged generator ``g_ema``, 0.999 for example.
+        ema_kimg: The same as a half-life in thousands of real images, whatever the batch size.
+        ema_rampup: With ema_kimg: half-life at most this share of the images seen so far (0.05 in StyleGAN2-ADA).
+        uniform_labels: Draw the labels of generated images uniformly, not from the batch.
+        augment: Differentiable augmentation of all the discriminator sees, images → images.
+        regularizers: Add-on penalties.
+        compile: Compile both networks in place; checkpoints stay the same.
+        seed: Of all noise while training; None: that of ``seed_everything``, else 0.
+    """
+
+    regularizers: Iterable[Regularizer]
+    double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int = 128,
+        num_classes: int | None = None,
+        n_critic: int = 1,
+        g_lr: float = 2e-4,
+        d_lr: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        g_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        d_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        g_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        d_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        g_clip: float | Clip | None = None,
+        d_clip: float | Clip | None = None,
+        accumulate: int = 1,
+        ema_decay: float | None = None,
+        ema_kimg: float | None = None,
+        ema_rampup: float | None = None,
+        uniform_labels: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        regularizers: Sequence[Regularizer] | None = None,
+        compile: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        for name, count in {"latent_dim": latent_dim, "n_critic": n_critic, "accumulate": accumulate}.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, or None for a model without labels, got {num_classes}")
+        if ema_decay is not None and not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}")
+        if ema_decay is not None and ema_kimg is not None:
+            raise ValueError("ema_decay and ema_kimg say the same thing in two ways: give one of them")
+        if ema_rampup is not None and ema_kimg is None:
+            raise ValueError("ema_rampup ramps up ema_kimg: give that too")
+        self.generator, self.discriminator = generator, discriminator
+        self.latent_dim, self.num_classes, self.uniform_labels = latent_dim, num_classes, uniform_labels
+        self.n_critic, self.accumulate = n_critic, accumulate
+        self.lrs, self.betas = (d_lr, g_lr), (betas[0], betas[1])
+        self.make_optimizers, self.make_schedulers = (d_optimizer, g_optimizer), (d_scheduler, g_scheduler)
+        self.clips = (as_clip(d_clip), as_clip(g_clip))
+        self.ema_decay, self.ema_kimg, self.ema_rampup = ema_decay, ema_kimg, ema_rampup
+        if ema_decay is not None or ema_kimg is not None:
+            self.g_ema = copy.deepcopy(generator).requires_grad_(False)
+        self.augment = augment
+        self.regularizers = nn.ModuleList(regularizers or ())  # type: ignore[assignment]
+        self.compile_networks, self.seed = compile, seed
+        self.images_seen = 0
+
+    # optimizers
+
+    def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        """The paper's optimizer: Adam."""
+        parameters = list(parameters)
+        scaled = self._trainer is not None and self.trainer.precision == "16-mixed"  # unscales before we could clip
+        fused = not scaled and all(p.device.type in ("cpu", "cuda") for p in parameters)
+        return Adam(parameters, lr=lr, betas=self.betas, fused=fused)
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Discriminator's, then generator's; a scheduler each where given."""
+        optimizers, schedulers = [], []
+        for index, name in enumerate(PLAYERS):
+            parameters = [p for p in self.network(name).parameters() if p.requires_grad]
+            if (make := self.make_optimizers[index]) is None:
+                optimizers.append(self.default_optimizer(parameters, self.lrs[index]))
+            else:
+                optimizers.append(make(parameters))
+                rank_zero_info(f"{name}: {type(optimizers[-1]).__name__}, lr {optimizers[-1].defaults.get('lr')}")
+            if (schedule := self.make_schedulers[index]) is not None:
+                schedulers.append(schedule(optimizers[-1]))
+        return optimizers, schedulers
+
+    def network(self, player: Player) -> nn.Module:
+        """The network of a player, "generator" or "discriminator"."""
+        return self.generator if player == "generator" else self.discriminator
+
+    def optimizer_of(self, player: Player) -> Any:
+        """Lightning's wrapper of a player's optimizer; the discriminator's alone counts as a global step."""
+        optimizer: Any = self.optimizers()[PLAYERS.index(player)]  # type: ignore[index]
+        if player == "generator":
+            optimizer._on_before_step = optimizer._on_after_step = do_nothing_closure
+        return optimizer
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip, after callbacks have measured: gradients are averaged over ranks and unscaled here."""
+        if (clip := self.clips[self.trainer.optimizers.index(optimizer)]) is not None:
+            clip(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+    def step_schedulers(self) -> None:
+        """Advance each player's schedule by one training step."""
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.step()  # type: ignore[call-arg]
+
+    # average of the generator
+
+    def update_ema(self, images: int) -> None:
+        """Move ``g_ema`` towards the generator.
+
+        Args:
+            images: Real images seen since the last update, over all ranks.
+        """
+        if self.ema_kimg is not None:
+            half_life = self.ema_kimg * 1000
+            if self.ema_rampup is not None:
+                half_life = min(half_life, self.images_seen * self.ema_rampup)
+            update_average_(self.g_ema, self.generator, 0.5 ** (images / max(half_life, 1e-8)))
+        elif self.ema_decay is not None:
+            update_average_(self.g_ema, self.generator, self.ema_decay)
+
+    # what Lightning must be told
+
+    def configure_callbacks(self) -> list[Callback]:
+        """None of our own; called before Lightning refuses flags in words that do not name ours."""
+        if self._trainer is not None:
+            check_flags(self.trainer)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Refuse what cannot work; prepare DDP and compilation."""
+        if stage != "fit":
+            return
+        penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
+        check_strategy(self.trainer.strategy, penalised)
+        check_labels(self, getattr(self.trainer, "datamodule", None))
+        if (batch := peek(self.trainer)) is not None:
+            check_batch(cast("GAN", self), batch)
+        if self.compile_networks:
+            self.generator.compile()
+            if penalised:
+                rank_zero_info("compile: the discriminator stays eager, its gradient penalty needs double backward")
+            else:
+                self.discriminator.compile()
+
+    def on_fit_start(self) -> None:
+        """Lists that each step needs, gathered once all layers exist."""
+        self._parameters_of = {name: list(self.network(name).parameters()) for name in PLAYERS}
+
+    def frozen(self, player: Player) -> Any:
+        """No gradients for this player's parameters within the context."""
+        return frozen(self._parameters_of[player])
+
+    def log_step(self, terms: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+        """Log each player's terms and their sum on logging steps, in one call; nothing on others."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every < 1 or (step + 1) % every:
+            return
+        values: dict[str, Any] = {"train/kimg": self.images_seen / 1000}
+        for player, named in terms.items():
+            letter = player[0]
+            values |= {f"train/{letter}_{name}": value for name, value in named.items()}
+            values[f"train/{letter}_loss"] = torch.stack([value.float() for value in named.values()]).sum()
+        self.log_dict(values)
+
+    def average_buffers(self) -> None:
+        """Average floating-point buffers (batch statistics) over ranks: manual optimisation never does."""
+        if self.trainer.world_size > 1:
+            buffers = [b for b in self.buffers() if b.is_floating_point() and b.numel()]
+            if buffers:
+                flat = self.trainer.strategy.reduce(
+                    torch.cat([b.flatten().double() for b in buffers]), reduce_op="mean"
+                )
+                for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+                    buffer.copy_(mean.view_as(buffer))
+
+    def unpack_batch(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Images and labels of a batch: a tensor, ``(x,)``, ``(x, label)``, or a dict with ``image`` and ``label``.
+
+        Labels are left aside by a model without classes.
+
+        Raises:
+            ValueError: if a conditional model is given a batch without labels.
+        """
+        if isinstance(batch, dict):
+            x, y = batch["image"], batch.get("label")
+        else:
+            x, y = (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1] if len(batch) > 1 else None)
+        if self.num_classes is None:
+            return x, None
+        if y is None:
+            raise ValueError(f"the model has num_classes={self.num_classes}, but the batch holds no labels")
+        return x, y
+
+    def on_validation_start(self) -> None:
+        """All ranks validate the same generator."""
+        self.average_buffers()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the count of images; what is saved does not depend on the rank that saves."""
+        self.average_buffers()
+        checkpoint["lit_gans"] = {"images_seen": self.images_seen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting images."""
+        self.images_seen = checkpoint.get("lit_gans", {}).get("images_seen", 0)
+
+    def _set_hparams(self, hp: Any) -> None:
+        super()._set_hparams(plain_arguments(type(self), hp))
+
+
+def parts_of(n: int, parts: int) -> Iterator[slice]:
+    """Cut ``range(n)`` into at most ``parts`` slices of nearly equal length, none empty."""
+    size = -(-n // parts)
+    return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))

@@ -1,0 +1,159 @@
+"""What is refused before training starts, each with the reason and the remedy."""
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lit_gans.models.modes import eval_mode
+
+if TYPE_CHECKING:
+    from lit_gans.models.base import TwoPlayerModule
+    from lit_gans.models.gan import GAN
+
+__all__ = ("check_batch", "check_flags", "check_labels", "check_strategy", "peek")
+
+
+def check_flags(trainer: Trainer) -> None:
+    """Refuse Trainer flags that two alternating players cannot honour, and name ours.
+
+    Raises:
+        ValueError: naming the flag and the argument of the model that takes its place.
+    """
+    if trainer.gradient_clip_val:
+        raise ValueError(
+            f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) cannot clip two players: leave it out and give "
+            f"the model g_clip={trainer.gradient_clip_val} and d_clip={trainer.gradient_clip_val}"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) cannot serve two players: leave it "
+            f"out, give the loader batches {trainer.accumulate_grad_batches} times as large and the model "
+            f"accumulate={trainer.accumulate_grad_batches}, which works through each in that many parts"
+        )
+    if trainer.precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"Trainer(precision={trainer.precision!r}) would train in half precision throughout, which Adam's small "
+            "steps and gradient penalties do not survive: use precision='bf16-mixed'"
+        )
+
+
+def check_strategy(strategy: Strategy, penalised: bool) -> None:
+    """Refuse strategies that cannot train two alternating players; make plain DDP fit for them.
+
+    Each player's backward pass leaves the other's parameters without gradient, so DDP has to look for unused ones.
+
+    Args:
+        strategy: The trainer's.
+        penalised: Whether a penalty differentiates through the discriminator's gradient.
+
+    Raises:
+        ValueError: naming the strategy or flag, and what works instead.
+    """
+    if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise ValueError(
+            f"Trainer(strategy=...): {type(strategy).__name__} cannot train two alternating players; "
+            "use one device or strategy='ddp'"
+        )
+    if isinstance(strategy, DDPStrategy):
+        if strategy._ddp_kwargs.get("static_graph"):
+            raise ValueError("DDPStrategy(static_graph=True) cannot hold for two alternating players: leave it out")
+        if penalised and getattr(strategy, "_layer_sync", None) is not None:
+            raise ValueError(
+                "Trainer(sync_batchnorm=True) has no double backward, which this model's gradient penalty needs: "
+                "leave it out and use layer, group or instance norm in the discriminator"
+            )
+        strategy._ddp_kwargs["find_unused_parameters"] = True
+
+
+def check_labels(model: "TwoPlayerModule", datamodule: Any) -> None:
+    """Compare the number of classes of a data module, where it states one, with the model's.
+
+    Raises:
+        ValueError: when a conditional model meets data with another number of classes or none.
+    """
+    if model.num_classes is None or not hasattr(datamodule, "num_classes"):
+        return
+    if datamodule.num_classes != model.num_classes:
+        raise ValueError(
+            f"num_classes: the model has {model.num_classes}, the data have {datamodule.num_classes or 'no labels'}; "
+            "give the model and its networks the number of the data, or None to train without labels"
+        )
+
+
+def peek(trainer: Trainer) -> Any:
+    """Two samples of the training data as a batch, or None where looking would cost one; no random state is touched."""
+    source = trainer.fit_loop._data_source
+    if not source.is_defined():
+        return None
+    with isolate_rng():
+        loader = source.dataloader()
+        if isinstance(loader, DataLoader) and loader.batch_size is not None and hasattr(loader.dataset, "__getitem__"):
+            items = [loader.dataset[index] for index in range(min(2, len(loader.dataset)))]  # type: ignore[arg-type]
+            return loader.collate_fn(items) if items else None
+        if isinstance(loader, Iterator) or not hasattr(loader, "dataset"):
+            return None
+        return next(iter(copy.copy(loader)), None)
+
+
+@torch.no_grad()
+def check_batch(model: "GAN", batch: Any) -> None:
+    """Play one round without learning, and name what does not fit: shapes, ranges, labels.
+
+    Raises:
+        ValueError: naming both sides of the misfit and the remedy.
+    """
+    real, y = model.unpack_batch(batch)
+    real, y = real[:2], y if y is None else y[:2]
+    if not real.is_floating_point():
+        raise ValueError(f"the batch holds {real.dtype} images: convert them to float in [-1, 1]")
+    if model.num_classes is not None and y is not None and not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
+        raise ValueError(f"labels {int(y.min())}..{int(y.max())} in the batch, but num_classes={model.num_classes}")
+    rng = torch.Generator().manual_seed(0)
+    z = model.draw_latents(len(real), rng)
+    with isolate_rng(), eval_mode(model):
+        fake = _call("generator", model.generate, z, y)
+        _check_images(fake, real)
+        logits = _call("discriminator", model.discriminate, real, y)
+    logits = logits if isinstance(logits, Tensor) else logits[0]
+    if logits.ndim not in (1, 2, 4) or len(logits) != len(real) or (logits.ndim == 2 and logits.shape[1] != 1):
+        raise ValueError(
+            f"discriminator answers {tuple(logits.shape)} to {len(real)} images; it must give one logit an image, "
+            f"({len(real)},) or ({len(real)}, 1), or a patch map ({len(real)}, C, H, W)"
+        )
+
+
+def _call(name: str, network: Any, x: Tensor, y: Tensor | None) -> Any:
+    try:
+        return network(x, y)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = f"{tuple(x.shape)}" + ("" if y is None else f" with labels {tuple(y.shape)}")
+        raise ValueError(f"{name} cannot take an input of shape {shapes}: {error}") from error
+
+
+def _check_images(fake: Tensor, real: Tensor) -> None:
+    if not isinstance(fake, Tensor) or fake.shape[1:] != real.shape[1:]:
+        made = tuple(fake.shape[1:]) if isinstance(fake, Tensor) else type(fake).__name__
+        raise ValueError(f"generator makes {made}, the data are {tuple(real.shape[1:])}: make their shapes equal")
+    if fake.ndim != 4:
+        return  # points and other data have no customary range
+    low, high = real.min().item(), real.max().item()
+    if low < -1.001 or high > 1.001:
+        raise ValueError(f"images of the batch span [{low:.3g}, {high:.3g}]: scale them to [-1, 1]")
+    made_low, made_high = fake.min().item(), fake.max().item()
+    if made_low < -1.001 or made_high > 1.001:
+        raise ValueError(
+            f"generator's images span [{made_low:.3g}, {made_high:.3g}], the data lie in [-1, 1]: end it with a tanh"
+        )
+    if (made_low >= 0) != (low >= 0):
+        rank_zero_warn(
+            f"generator's images span [{made_low:.3g}, {made_high:.3g}], the data [{low:.3g}, {high:.3g}]: "
+            "is one of them in [0, 1] and the other in [-1, 1]?"
+        )

@@ -1,0 +1,130 @@
+"""Noise and sampling: everything random is a pure function of a seed and an index."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from lit_gans.functional import mix_seed
+from lit_gans.models.modes import eval_mode
+
+__all__ = ("SamplingModule",)
+
+_BLOCK = 64  # samples that share one seed in ``draw_inputs``
+
+
+class SamplingModule(LightningModule):
+    """A generator, its noise and its samples."""
+
+    generator: nn.Module
+    g_ema: nn.Module  # there iff the generator is averaged
+    latent_dim: int
+    num_classes: int | None
+    seed: int | None
+    _rng: torch.Generator | None = None
+
+    @property
+    def rng(self) -> torch.Generator:
+        """The one source of randomness while training: latents, labels, interpolation, augmentation."""
+        if self._rng is None or self._rng.device != self.device:
+            self._rng = torch.Generator(self.device)
+        return self._rng
+
+    def reseed(self, *keys: int) -> torch.Generator:
+        """Set ``rng`` to a pure function of (seed, keys, rank), so that nothing of it need be stored to resume."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        return self.rng.manual_seed(mix_seed(seed, *keys, self.global_rank))
+
+    def draw_latents(self, n: int, rng: torch.Generator) -> Tensor:
+        """Noise of shape (n, latent_dim), standard normal, on the device of ``rng``."""
+        return torch.randn(n, self.latent_dim, generator=rng, device=rng.device)
+
+    def draw_labels(self, n: int, rng: torch.Generator) -> Tensor | None:
+        """Labels of shape (n,), uniform over the classes; None for a model without."""
+        if self.num_classes is None:
+            return None
+        return torch.randint(self.num_classes, (n,), generator=rng, device=rng.device)
+
+    def draw_inputs(
+        self, n: int, y: int | Sequence[int] | Tensor | None = None, seed: int = 0, start: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Latents and labels of the samples ``start`` to ``start + n`` of a seed, on the CPU.
+
+        Each depends on its index and the seed alone: not on n, on batches, on the device or on the number of processes.
+
+        Args:
+            n: How many.
+            y: One label for all, one for each, or None to draw them.
+            seed: Of the endless sequence of samples.
+            start: Index of the first.
+
+        Raises:
+            ValueError: if labels are given to a model without, out of range, or not one for each.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        rng, blocks = torch.Generator(), range(start // _BLOCK, (start + n - 1) // _BLOCK + 1)
+        drawn = []
+        for block in blocks:
+            rng.manual_seed(mix_seed(seed, block))
+            drawn.append((self.draw_latents(_BLOCK, rng), self.draw_labels(_BLOCK, rng)))
+        part = slice(start - blocks[0] * _BLOCK, start - blocks[0] * _BLOCK + n)
+        z = torch.cat([latents for latents, _ in drawn])[part]
+        if y is not None:
+            return z, self._given_labels(y, n)
+        labels = [label for _, label in drawn if label is not None]
+        return z, torch.cat(labels)[part] if labels else None
+
+    def _given_labels(self, y: int | Sequence[int] | Tensor, n: int) -> Tensor:
+        if self.num_classes is None:
+            raise ValueError("y was given, but the model has no classes (num_classes=None)")
+        labels = torch.as_tensor(y, dtype=torch.int64).cpu()
+        labels = labels.expand(n) if labels.ndim == 0 else labels
+        if labels.shape != (n,):
+            raise ValueError(f"y must be one label or {n} of them, got shape {tuple(labels.shape)}")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            raise ValueError(f"y must be in 0..{self.num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+        return labels
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        y: int | Sequence[int] | Tensor | None = None,
+        seed: int | None = None,
+        ema: bool = True,
+        batch_size: int = 256,
+        start: int = 0,
+    ) -> Tensor:
+        """Images in eval mode without gradients, float (n, C, H, W) in [-1, 1].
+
+        Args:
+            n: How many.
+            y: One label for all, one for each, or None to draw them.
+            seed: Same seed, same images, whatever n and the batches; None takes one from torch's global generator.
+            ema: Use the averaged generator where there is one.
+            batch_size: Images made at a time.
+            start: Index of the first sample in the sequence that the seed stands for.
+
+        Raises:
+            ValueError: if labels are given to a model without, out of range, or not one for each.
+        """
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        z, y = self.draw_inputs(n, y, seed, start)
+        network = getattr(self, "g_ema", self.generator) if ema else self.generator
+        with eval_mode(network):
+            parts = [
+                network(z_part.to(self.device), *(() if y is None else (y[i : i + batch_size].to(self.device),)))
+                for i, z_part in zip(range(0, n, batch_size), z.split(batch_size), strict=True)
+            ]
+        return torch.cat(parts)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] from latents (N, latent_dim) and, for a conditional model, labels (N,)."""
+        return self.generate(z, y)
+
+    def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the live generator makes of latents and labels."""
+        return self.generator(z) if y is None else self.generator(z, y)

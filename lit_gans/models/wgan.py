@@ -1,0 +1,72 @@
+"""WGAN: Arjovsky et al. 2017, "Wasserstein generative adversarial networks", ICML, arXiv:1701.07875."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, RMSprop
+
+from lit_gans.models.base import Player
+from lit_gans.models.gan import GAN, Closure
+
+__all__ = ("WGAN",)
+
+
+class WGAN(GAN):
+    r"""The Wasserstein GAN with weight clipping (algorithm 1).
+
+    .. math::
+        L_D = E_{z} f_w(G(z)) - E_{x \sim p_{data}} f_w(x), \quad w \in [-c, c], \qquad L_G = -E_{z} f_w(G(z))
+
+    Differs from the paper: none. A critic should end without a sigmoid and have no momentum-based optimizer.
+
+    Args:
+        clip: c, bound of the critic's weights after each of its updates; 0.01 in algorithm 1.
+        n_critic: Critic updates per generator update; 5 in algorithm 1.
+        g_lr: α of algorithm 1.
+        d_lr: α of algorithm 1.
+        **kwargs: As of GAN.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        clip: float = 0.01,
+        n_critic: int = 5,
+        g_lr: float = 5e-5,
+        d_lr: float = 5e-5,
+        **kwargs: Any,
+    ) -> None:
+        if not clip > 0:
+            raise ValueError(f"clip must be above 0, got {clip}")
+        super().__init__(generator, discriminator, n_critic=n_critic, g_lr=g_lr, d_lr=d_lr, **kwargs)
+        self.clip = clip
+
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Equation 2, negated: its maximum over w estimates the Wasserstein distance."""
+        real_score = self.discriminate(real, y)
+        fake_score = self.discriminate(fake, y if y_fake is None else y_fake)
+        return {"real": -real_score.mean(), "fake": fake_score.mean()}
+
+    def generator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Equation 3, as the value whose gradient it is."""
+        return {"adversarial": -self.discriminate(fake, y if y_fake is None else y_fake).mean()}
+
+    def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        """Algorithm 1, lines 6 and 11: RMSProp."""
+        return RMSprop(parameters, lr=lr)
+
+    def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
+        """Algorithm 1, line 7: w ← clip(w, -c, c) after each update of the critic."""
+        terms = super().update(player, *closures)
+        if player == "discriminator":
+            with torch.no_grad():
+                for parameter in self.discriminator.parameters():
+                    parameter.clamp_(-self.clip, self.clip)
+        return terms
