@@ -1,0 +1,48 @@
+"""Reading checkpoints: ours or not, whole or truncated, never executing what they hold."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lit_gans.networks  # noqa: F401 - Lightning rebuilds classes that are imported, no others
+from lit_gans.commands.errors import UserError
+from lit_gans.models import GAN
+
+__all__ = ("load_model", "read_checkpoint")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint on the CPU, loaded with ``weights_only=True``.
+
+    Raises:
+        UserError: if the file is missing, truncated, holds objects that would execute code, or is not one of ours.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no checkpoint at {path}; fit writes them to runs/<model>-<data>/version_<n>/checkpoints/")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what zip, pickle and itself happen to meet in a broken file
+        reason = "holds objects other than tensors and plain values" if "eights_only" in str(error) else "is truncated"
+        raise UserError(f"{path} {reason} or is not a checkpoint at all: {str(error).splitlines()[0][:160]}") from error
+    if not isinstance(checkpoint, dict) or "lit_gans" not in checkpoint or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is a file of torch, but not a checkpoint of a lit_gans model")
+    return checkpoint
+
+
+def load_model(path: str | Path) -> GAN:
+    """The model of a checkpoint, of the class that wrote it, on the CPU.
+
+    Raises:
+        UserError: as ``read_checkpoint``, and if the checkpoint cannot rebuild its networks.
+    """
+    hparams = read_checkpoint(path).get("hyper_parameters", {})
+    if "_class_path" not in hparams:
+        raise UserError(
+            f"{path} does not say how to build its networks: in Python, "
+            "load_from_checkpoint(path, generator=..., discriminator=...) of the model's class takes them"
+        )
+    try:
+        return GAN.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, TypeError, SystemExit) as error:
+        raise UserError(f"{path} cannot be rebuilt as {hparams['_class_path']}: {error}") from error

@@ -1,0 +1,17 @@
+"""Which errors are the user's to mend, and need no traceback."""
+
+import sys
+
+__all__ = ("UserError", "mendable")
+
+
+class UserError(Exception):
+    """Input that cannot work; the message says what to change."""
+
+
+def mendable(error: Exception) -> bool:
+    """Whether a sentence is worth more than a traceback: bad values, missing files, misused Trainer flags."""
+    if isinstance(error, (UserError, ValueError, OSError)):
+        return True
+    exceptions = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.MisconfigurationException)

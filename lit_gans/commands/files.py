@@ -1,0 +1,48 @@
+"""Output files: never half written, never overwritten unasked."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lit_gans.commands.errors import UserError
+
+__all__ = ("refuse_existing", "staged")
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise unless the path is free, an empty directory, or may be overwritten.
+
+    Raises:
+        UserError: naming the path and the flag.
+    """
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not overwrite:
+        raise UserError(f"{path} exists: choose another path, or add --overwrite")
+
+
+@contextmanager
+def staged(path: Path, directory: bool = False) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; moved to its place at the end, removed after an error.
+
+    Args:
+        path: Where the file or directory is to appear.
+        directory: Stage a directory, whose files are moved one by one into ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    target = room / path.name
+    if directory:
+        target.mkdir()
+    try:
+        yield target
+        if directory:
+            path.mkdir(exist_ok=True)
+            for file in sorted(target.iterdir()):
+                os.replace(file, path / file.name)
+        else:
+            os.replace(target, path)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""A parser whose errors are one short message with the nearest right name, in place of pages of usage."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import nn, optim
+
+import lit_gans.callbacks
+import lit_gans.models
+import lit_gans.networks
+import lit_gans.regularizers
+from lit_gans.cli import fail, unknown
+
+__all__ = ("Parser", "explain")
+
+
+class Parser(LightningArgumentParser):
+    """LightningArgumentParser that fails in one sentence, with exit code 2, and accepts no abbreviations."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the explanation and leave."""
+        fail(explain(message, [option.lstrip("-") for option in self._option_string_actions]))
+
+
+def explain(message: str, options: Iterable[str] = ()) -> str:
+    """The cause in a parser's message, as one sentence.
+
+    Args:
+        message: Many nested lines, the cause among the innermost.
+        options: Names that the parser itself knows.
+    """
+    options = list(options)
+    where = ".".join(re.findall(r"[Pp]arser key \"([^\"]+)\"", message)) or "options"
+    class_path = re.findall(r"given class_path '([^']+)'", message)
+    if found := re.search(r"unrecognized arguments: --(\S+)", message):
+        return unknown("option", found[1].split("=")[0], options)
+    if found := re.search(r"(?:[Kk]ey|does not accept option) '([^']+)'(?: is not expected)?", message):
+        return unknown("key", found[1], options)
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        known = arguments_of(class_path[-1]) if class_path else options
+        return unknown(f"argument of {class_path[-1].rpartition('.')[2]}" if class_path else "argument", found[1], known)
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{where}: " + unknown("class", found[1], known_classes())
+    if found := re.search(r"arguments? (?:is|are) required: (.+)", message):
+        return f"missing {found[1]}: give a config, for example --config configs/quickstart.yaml"
+    if found := re.search(r"File does not exist: (.+)|does not exist: (.+)", message):
+        return f"no such file: {found[1] or found[2]}"
+    expected = list(dict.fromkeys(re.findall(r"Expected (?:a |an )?(?:<class ')?([^'>\n.]+)", message)))
+    if found := re.search(r"(?:Got value|Given value): (?!NestedArg)(.+)", message):
+        kinds = " or ".join("null" if kind == "NoneType" else kind for kind in expected) or "another value"
+        return f"{where}: {found[1].strip()!r} is not valid, expected {kinds}"
+    return " ".join(message.split())[:400]
+
+
+def arguments_of(class_path: str) -> list[str]:
+    """Names of the arguments of a class."""
+    parser = ArgumentParser()
+    try:
+        parser.add_subclass_arguments(object, "x")
+        module, _, name = class_path.rpartition(".")
+        cls = getattr(__import__(module, fromlist=[name]), name)
+    except (ImportError, AttributeError, ValueError):
+        return []
+    parser = ArgumentParser()
+    parser.add_class_arguments(cls, fail_untyped=False)
+    return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+
+
+def known_classes() -> list[str]:
+    """Short names that can be given where a class is asked for."""
+    rooms = (lit_gans.models, lit_gans.networks, lit_gans.regularizers, lit_gans.callbacks)
+    names = [name for room in rooms for name in room.__all__]
+    return sorted({*names, *(name for name in dir(optim) if isinstance(getattr(optim, name), type)), nn.Sequential.__name__})

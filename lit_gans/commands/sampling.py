@@ -1,0 +1,97 @@
+"""``sample``: images from a checkpoint, and nothing else needed."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_gans.commands.errors import UserError
+from lit_gans.commands.files import refuse_existing, staged
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lit_gans.models import GAN
+
+__all__ = ("main",)
+
+
+def main(command: str, words: list[str]) -> None:
+    """Parse the words, load the checkpoint, write the images."""
+    arguments = parser(command).parse_args(words)
+    output = Path(arguments.output)
+    kind = "directory" if arguments.output.endswith(("/", "\\")) or output.is_dir() else output.suffix.lower()
+    if kind not in (".png", ".npz", "directory"):
+        raise UserError(f"-o {arguments.output}: end it with .png (one grid), .npz (arrays) or / (single images)")
+    if arguments.n < 1 or arguments.batch_size < 1:
+        raise UserError(f"-n and --batch-size must be at least 1, got {arguments.n} and {arguments.batch_size}")
+    refuse_existing(output, arguments.overwrite)
+
+    import numpy as np
+
+    from lit_gans.commands.checkpoint import load_model
+
+    model = load_model(arguments.checkpoint).to(arguments.device)
+    _, labels = model.draw_inputs(arguments.n, arguments.label, arguments.seed)
+    batches = image_batches(model, labels, arguments)
+    with staged(output, directory=kind == "directory") as target:
+        if kind == "directory":
+            write_directory(target, batches, digits=len(str(arguments.n - 1)))
+        elif kind == ".npz":
+            arrays = {"images": np.concatenate(list(batches))}
+            if labels is not None:
+                arrays["labels"] = labels.numpy()
+            np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
+        else:
+            write_grid(target, np.concatenate(list(batches)))
+    print(f"{arguments.n} images of {type(model).__name__}, seed {arguments.seed} → {arguments.output}")
+
+
+def parser(command: str) -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(prog=f"python -m lit_gans {command}", description=__doc__)
+    parser.add_argument("checkpoint", metavar="CKPT")
+    parser.add_argument("-n", type=int, default=64, help="number of images (64)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
+    parser.add_argument("-o", "--output", default="samples.png", help="x.png, x.npz or a directory/ (samples.png)")
+    parser.add_argument("--class", dest="label", type=int, metavar="K", help="all of class K, for conditional models")
+    parser.add_argument("--batch-size", type=int, default=256, help="images made at a time (256)")
+    parser.add_argument("--no-ema", dest="ema", action="store_false", help="the live generator, not its average")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (cpu)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at the output path")
+    return parser
+
+
+def image_batches(model: "GAN", labels: object, arguments: argparse.Namespace) -> "Iterator[np.ndarray]":
+    """Batches of uint8 images (N, H, W, C)."""
+    from lit_gans.functional import to_uint8
+
+    for start in range(0, arguments.n, arguments.batch_size):
+        count = min(arguments.batch_size, arguments.n - start)
+        y = None if labels is None else labels[start : start + count]  # type: ignore[index]
+        images = model.sample(count, y, arguments.seed, arguments.ema, arguments.batch_size, start)
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise UserError(f"the model makes {tuple(images.shape[1:])}, which is no grey or RGB image")
+        yield to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def write_directory(target: Path, batches: "Iterator[np.ndarray]", digits: int) -> None:
+    """One PNG an image, numbered from 0."""
+    from PIL import Image
+
+    index = 0
+    for batch in batches:
+        for image in batch:
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(target / f"{index:0{digits}}.png")
+            index += 1
+
+
+def write_grid(target: Path, images: "np.ndarray") -> None:
+    """One PNG with all images, as square as may be."""
+    import torch
+    from PIL import Image
+    from torchvision.utils import make_grid
+
+    columns = max(1, round(len(images) ** 0.5))
+    grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=columns, padding=2)
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(target)

@@ -1,0 +1,162 @@
+"""``fit``, ``validate``, ``test``: Lightning's command line, mended for two players and for people."""
+
+import json
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+import lit_gans.networks
+import lit_gans.regularizers  # noqa: F401 - short names are those of imported classes
+from lit_gans.callbacks import BestCheckpoint, GameProgressBar, LastCheckpoint, SampleGrid, SaveConfig
+from lit_gans.commands.checkpoint import read_checkpoint
+from lit_gans.commands.errors import UserError
+from lit_gans.commands.parsing import Parser
+from lit_gans.data import ImageDataModule
+from lit_gans.models import GAN
+
+__all__ = ("CommandLine", "main")
+
+TRAINER_DEFAULTS = {
+    "max_steps": 10_000,
+    "use_distributed_sampler": False,  # the data module's loader deals the samples out to ranks itself
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,  # all cadences count steps
+    "val_check_interval": 1000,
+    "enable_model_summary": False,
+    "default_root_dir": "runs",
+    "inference_mode": False,  # gradient penalties differentiate in validation too
+}
+
+
+def main(command: str, words: list[str]) -> None:
+    """Run the command on the words that follow it."""
+    if command != "fit":
+        words = model_of_checkpoint(words) + words
+    CommandLine(
+        GAN,
+        ImageDataModule,
+        save_config_callback=None,
+        trainer_defaults=dict(TRAINER_DEFAULTS),
+        seed_everything_default=0,
+        parser_class=Parser,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        args=[command, *words],
+    )
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with a run folder, and without its surprises."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The methods of Trainer that are commands."""
+        commands = LightningCLI.subcommands()
+        return {name: commands[name] for name in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options of our own."""
+        parser.add_argument("--checkpoint_every", type=int, default=1000, help="steps between two writes of last.ckpt")
+        parser.add_argument("--sample_every", type=int, default=500, help="steps between two sample grids")
+        parser.add_argument("--monitor", type=str | None, default=None, help="metric that best.ckpt is judged by")
+        parser.add_argument("--monitor_mode", type=str, default="min", help="min if lower is better, else max")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the words given, whatever else the process was started with."""
+        self.config: Namespace = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Resuming: the config wins over the arguments in the checkpoint; differences are told, not merged."""
+        options = self.config[self.config.subcommand]
+        path = options.get("ckpt_path")
+        if not path or self.config.subcommand != "fit" or path in ("last", "best", "hpc"):
+            return
+        saved = dict(read_checkpoint(path).get("hyper_parameters", {}))
+        given = json.loads(json.dumps(options.model.as_dict()))
+        if (cls := saved.pop("_class_path", given["class_path"])) != given["class_path"]:
+            raise UserError(f"{path} holds a {cls}, the config asks for a {given['class_path']}")
+        for key, value in given["init_args"].items():
+            if key in saved and saved[key] != value:
+                rank_zero_info(f"resume: {key} {saved[key]!r} → {value!r}")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder, and put the loggers into it."""
+        options = self.config[self.subcommand]
+        root = Path(options.trainer.default_root_dir)
+        name = f"{options.model.class_path.rpartition('.')[2]}-{options.data.dataset}".lower()
+        self.run_folder = next_version(root / name)
+        logger = options.trainer.logger
+        for entry in logger if isinstance(logger, list) else [logger]:
+            if isinstance(entry, Namespace) and Path(entry.init_args.get("save_dir") or ".") in (Path("."), root):
+                entry.init_args.save_dir = str(self.run_folder)
+                entry.init_args.update({key: "" for key in ("name", "version") if "flush_logs_every_n_steps" in entry.init_args or "log_graph" in entry.init_args})
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what a user gets without asking, where the config brings none of its kind."""
+        options = self.config[self.subcommand]
+        trainer = self._get(self.config_init, "trainer")
+        if self.subcommand == "fit":
+            if trainer.logger in (None, True) and not trainer.fast_dev_run:
+                kwargs["logger"] = self.default_loggers()
+            trainer.callbacks = self.callbacks(options, trainer.callbacks)
+        elif trainer.logger in (None, True):
+            kwargs["logger"] = False
+        return super().instantiate_trainer(**kwargs)
+
+    def default_loggers(self) -> list[Logger]:
+        """TensorBoard and CSV, side by side in the run folder."""
+        folder = str(self.run_folder)
+        return [TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="", version="")]
+
+    def callbacks(self, options: Namespace, given: Any) -> list[Callback]:
+        """Those of the config, and ours where the config has none of that kind."""
+        callbacks = [] if given is None else given if isinstance(given, list) else [given]
+        folder, trainer = self.run_folder, options.trainer
+        ours: list[Callback] = [SaveConfig(self.config_text(), yaml.safe_load(self.config_text()), folder)]
+        if trainer.enable_progress_bar is not False:
+            ours.append(GameProgressBar())
+        ours.append(SampleGrid(every_n_steps=options.sample_every, dirpath=str(folder / "samples")))
+        if trainer.enable_checkpointing is not False:
+            ours.append(LastCheckpoint(str(folder / "checkpoints"), options.checkpoint_every))
+            if options.monitor is not None:
+                ours.append(BestCheckpoint(options.monitor, options.monitor_mode, str(folder / "checkpoints")))
+        kinds = {ProgressBar if isinstance(callback, ProgressBar) else type(callback) for callback in callbacks}
+        return callbacks + [callback for callback in ours if not any(isinstance(callback, kind) for kind in kinds)]
+
+    def config_text(self) -> str:
+        """The resolved config, as it can be given to ``--config``."""
+        parser = self._parser(self.subcommand)
+        return parser.dump(self.config[str(self.subcommand)], skip_none=False, format="yaml")
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, and say where the results are."""
+        self.trainer.fit(**kwargs)
+        rank_zero_info(f"run folder: {self.run_folder}")
+
+
+def next_version(folder: Path) -> Path:
+    """``folder/version_<n>`` with the first n above those taken."""
+    taken = [int(path.name.removeprefix("version_")) for path in folder.glob("version_*") if path.name[8:].isdigit()]
+    return folder / f"version_{max(taken, default=-1) + 1}"
+
+
+def model_of_checkpoint(words: list[str]) -> list[str]:
+    """Options that describe the model of ``--ckpt_path``, to stand before the user's own, which win."""
+    for index, word in enumerate(words):
+        path = word.partition("=")[2] if word.startswith("--ckpt_path=") else None
+        path = words[index + 1] if word == "--ckpt_path" and index + 1 < len(words) else path
+        if path:
+            hparams = dict(read_checkpoint(path).get("hyper_parameters", {}))
+            hparams.pop("_instantiator", None)
+            if "_class_path" in hparams:
+                spec = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
+                return ["--model", json.dumps(spec)]
+    return []
