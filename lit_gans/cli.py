@@ -4,7 +4,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from lit_gans.version import __version__
@@ -67,10 +67,13 @@ def run(command: str, words: list[str]) -> None:
         fail(f"{command}: {error}{hint}")
 
 
-def unknown(kind: str, name: str, known: Sequence[str] | dict[str, object]) -> str:
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence on a name that does not exist, with the nearest that do."""
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f"unknown {kind} {name!r}: " + (f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(known)}")
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f"unknown {kind} {name!r}: " + (
+        f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(known)}"
+    )
 
 
 def fail(message: str) -> NoReturn:

@@ -51,9 +51,13 @@ def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = 
         real: Shape (N, ...).
         fake: Same shape as ``real``.
         generator: Source of the N weights; torch's global one if left out.
+
+    Returns:
+        Shape of ``real``, in float32 at least.
     """
-    weight = torch.rand(len(real), generator=generator, device=real.device, dtype=real.dtype)
-    return torch.lerp(fake, real, weight.view(-1, *[1] * (real.ndim - 1)))
+    dtype = torch.promote_types(real.dtype, torch.float32)
+    weight = torch.rand(len(real), generator=generator, device=real.device, dtype=dtype)
+    return torch.lerp(fake.to(dtype), real.to(dtype), weight.view(-1, *[1] * (real.ndim - 1)))
 
 
 def to_uint8(images: Tensor) -> Tensor:

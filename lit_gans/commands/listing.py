@@ -36,9 +36,8 @@ def data_lines() -> dict[str, str]:
     """Data set → what it is, from the table beside the DataModule."""
     tree = ast.parse((_PACKAGE / "data" / "catalog.py").read_text(encoding="utf-8"))
     for node in tree.body:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Name) and target.id == "DATASETS" and node.value is not None:  # type: ignore[union-attr]
-            return dict(ast.literal_eval(node.value))  # type: ignore[union-attr]
+        if isinstance(node, ast.AnnAssign) and node.value is not None and ast.unparse(node.target) == "DATASETS":
+            return dict(ast.literal_eval(node.value))
     raise LookupError("lit_gans/data/catalog.py no longer defines DATASETS")
 
 

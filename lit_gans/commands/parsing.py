@@ -44,7 +44,9 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return unknown("key", found[1], options)
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         known = arguments_of(class_path[-1]) if class_path else options
-        return unknown(f"argument of {class_path[-1].rpartition('.')[2]}" if class_path else "argument", found[1], known)
+        return unknown(
+            f"argument of {class_path[-1].rpartition('.')[2]}" if class_path else "argument", found[1], known
+        )
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{where}: " + unknown("class", found[1], known_classes())
     if found := re.search(r"arguments? (?:is|are) required: (.+)", message):
@@ -76,4 +78,6 @@ def known_classes() -> list[str]:
     """Short names that can be given where a class is asked for."""
     rooms = (lit_gans.models, lit_gans.networks, lit_gans.regularizers, lit_gans.callbacks)
     names = [name for room in rooms for name in room.__all__]
-    return sorted({*names, *(name for name in dir(optim) if isinstance(getattr(optim, name), type)), nn.Sequential.__name__})
+    return sorted(
+        {*names, *(name for name in dir(optim) if isinstance(getattr(optim, name), type)), nn.Sequential.__name__}
+    )

@@ -82,7 +82,9 @@ def write_directory(target: Path, batches: "Iterator[np.ndarray]", digits: int) 
     index = 0
     for batch in batches:
         for image in batch:
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(target / f"{index:0{digits}}.png")
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
+                target / f"{index:0{digits}}.png"
+            )
             index += 1
 
 

@@ -1,7 +1,6 @@
 """``fit``, ``validate``, ``test``: Lightning's command line, mended for two players and for people."""
 
 import json
-
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 import lit_gans.networks
 import lit_gans.regularizers  # noqa: F401 - short names are those of imported classes
-from lit_gans.callbacks import BestCheckpoint, GameProgressBar, LastCheckpoint, SampleGrid, SaveConfig
+from lit_gans.callbacks import SampleGrid
+from lit_gans.callbacks.progress import GameProgressBar
+from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.commands.checkpoint import read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser
@@ -71,7 +72,7 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the words given, whatever else the process was started with."""
-        self.config: Namespace = parser.parse_args(args)
+        self.config: Namespace = parser.parse_args(args)  # type: ignore[arg-type]
 
     def _parse_ckpt_path(self) -> None:
         """Resuming: the config wins over the arguments in the checkpoint; differences are told, not merged."""
@@ -89,7 +90,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and put the loggers into it."""
-        options = self.config[self.subcommand]
+        options = self.config[str(self.subcommand)]
         root = Path(options.trainer.default_root_dir)
         name = f"{options.model.class_path.rpartition('.')[2]}-{options.data.dataset}".lower()
         self.run_folder = next_version(root / name)
@@ -97,11 +98,17 @@ class CommandLine(LightningCLI):
         for entry in logger if isinstance(logger, list) else [logger]:
             if isinstance(entry, Namespace) and Path(entry.init_args.get("save_dir") or ".") in (Path("."), root):
                 entry.init_args.save_dir = str(self.run_folder)
-                entry.init_args.update({key: "" for key in ("name", "version") if "flush_logs_every_n_steps" in entry.init_args or "log_graph" in entry.init_args})
+                entry.init_args.update(
+                    {
+                        key: ""
+                        for key in ("name", "version")
+                        if "flush_logs_every_n_steps" in entry.init_args or "log_graph" in entry.init_args
+                    }
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what a user gets without asking, where the config brings none of its kind."""
-        options = self.config[self.subcommand]
+        options = self.config[str(self.subcommand)]
         trainer = self._get(self.config_init, "trainer")
         if self.subcommand == "fit":
             if trainer.logger in (None, True) and not trainer.fast_dev_run:

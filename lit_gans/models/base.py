@@ -1,6 +1,7 @@
 """What surrounds the game: two networks, their optimizers, one source of noise, and what Lightning must be told."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -179,6 +180,10 @@ class TwoPlayerModule(SamplingModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """None of our own; called before Lightning refuses flags in words that do not name ours."""
+        warnings.filterwarnings(
+            "ignore", "Using ModelCheckpoint with manual optimization"
+        )  # saving after the step is meant
+        warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
         if self._trainer is not None:
             check_flags(self.trainer)
         return []

@@ -138,6 +138,6 @@ class GAN(TwoPlayerModule):
         self.reseed(batch_idx, -1)
         for player in PLAYERS:
             with torch.inference_mode(False):  # a gradient penalty differentiates, here too
-                images = real.clone()
-                terms = self.play(player, images, self.draw_latents(len(real), self.rng), y, y, step=0)
+                real, y = real.clone(), None if y is None else y.clone()
+                terms = self.play(player, real, self.draw_latents(len(real), self.rng), y, y, step=0)
             self.log(f"{prefix}/{player[0]}_loss", reduce(add, terms.values()), batch_size=len(real), sync_dist=True)

@@ -69,6 +69,19 @@ def loader(n=48, batch_size=8, labels=True):
     return DataLoader(TensorDataset(x, torch.arange(n) % CLASSES) if labels else TensorDataset(x), batch_size)
 
 
+class Batches:
+    """A loader that is no DataLoader: the batches given, in order."""
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def __len__(self):
+        return len(self.batches)
+
+
 def trainer(tmp_path, **kwargs):
     """A quiet Trainer on the CPU."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
