@@ -1,6 +1,7 @@
 """``fit``, ``validate``, ``test``: Lightning's command line, mended for two players and for people."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from lit_gans.models import GAN
 
 __all__ = ("CommandLine", "main")
 
+DEFAULT_STEPS = 10_000
 TRAINER_DEFAULTS = {
-    "max_steps": 10_000,
     "use_distributed_sampler": False,  # the data module's loader deals the samples out to ranks itself
     "num_sanity_val_steps": 0,
     "check_val_every_n_epoch": None,  # all cadences count steps
@@ -35,10 +36,18 @@ TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
     "inference_mode": False,  # gradient penalties differentiate in validation too
 }
+NOISE = (  # warnings about what is meant so
+    ".*does not have many workers.*",
+    ".*LeafSpec.*",
+    ".*exists and is not empty.*",
+    ".*is smaller than the logging interval.*",
+)
 
 
 def main(command: str, words: list[str]) -> None:
     """Run the command on the words that follow it."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
     if command != "fit":
         words = model_of_checkpoint(words) + words
     CommandLine(
@@ -91,6 +100,9 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and put the loggers into it."""
         options = self.config[str(self.subcommand)]
+        limits = options.trainer.max_steps, options.trainer.max_epochs, options.trainer.max_time
+        if limits == (-1, None, None):
+            options.trainer.max_steps = DEFAULT_STEPS
         root = Path(options.trainer.default_root_dir)
         name = f"{options.model.class_path.rpartition('.')[2]}-{options.data.dataset}".lower()
         self.run_folder = next_version(root / name)

@@ -1,1 +1,7 @@
-""""""
+"""Image data: one data module, its resumable loader, and a doctor for image folders."""
+
+from lit_gans.data.datamodule import ImageDataModule
+from lit_gans.data.doctor import examine
+from lit_gans.data.loader import ResumableLoader
+
+__all__ = ("ImageDataModule", "ResumableLoader", "examine")

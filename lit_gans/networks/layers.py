@@ -1,0 +1,172 @@
+"""What the networks share: the recording base class, named layers, sizes and labels."""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
+Norm = Literal["batch", "group", "instance", "layer"]
+
+
+class Network(nn.Module):
+    """A module that remembers the keyword arguments it was built with.
+
+    ``{"class_path": ..., "init_args": net.init_args}`` is then all that a checkpoint needs to build it again. The
+    record follows copies and pickles of the network.
+    """
+
+    init_args: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Network":
+        """Builds the empty module and writes the record; ``__init__`` then takes the same arguments."""
+        network = super().__new__(cls)
+        object.__setattr__(network, "init_args", kwargs)  # nn.Module's own __setattr__ is not ready before __init__
+        return network
+
+
+def activation_layer(name: Activation) -> nn.Module:
+    """Builds the non-linearity of that name; leaky ReLU with slope 0.2 (Radford et al. 2016).
+
+    Raises:
+        ValueError: The name is none of ``Activation``.
+    """
+    match name:
+        case "elu":
+            return nn.ELU()
+        case "gelu":
+            return nn.GELU()
+        case "leaky_relu":
+            return nn.LeakyReLU(0.2)
+        case "relu":
+            return nn.ReLU()
+        case "silu":
+            return nn.SiLU()
+        case "tanh":
+            return nn.Tanh()
+    raise ValueError(f"activation={name!r} is not known; choose one of {', '.join(get_args(Activation))}.")
+
+
+def norm_layer(name: Norm | None, width: int, affine: bool = True, flat: bool = False) -> nn.Module:
+    """Builds the normalisation of that name; ``None`` is the identity.
+
+    ``layer`` normalises each sample over channels and pixels, with one scale and shift per channel, so that it serves
+    any image size; ``group`` makes at most 32 groups of at least four channels (Wu & He 2018).
+
+    Args:
+        name: ``batch``, ``group``, ``instance``, ``layer`` or ``None``.
+        width: Number of channels.
+        affine: Whether to learn a scale and a shift.
+        flat: Whether the input is ``(N, width)`` instead of ``(N, width, H, W)``.
+
+    Raises:
+        ValueError: The name is none of ``Norm``, or it is ``instance`` for a flat input, which has no pixels.
+    """
+    match name:
+        case None:
+            return nn.Identity()
+        case "batch":
+            return nn.BatchNorm1d(width, affine=affine) if flat else nn.BatchNorm2d(width, affine=affine)
+        case "group":
+            groups = max(g for g in range(1, 33) if width % g == 0 and (4 * g <= width or g == 1))
+            return nn.GroupNorm(groups, width, affine=affine)
+        case "instance" if flat:
+            raise ValueError('norm="instance" needs pixels, and an MLP has none; choose "batch", "layer" or "group".')
+        case "instance":
+            return nn.InstanceNorm2d(width, affine=affine)
+        case "layer":
+            return nn.GroupNorm(1, width, affine=affine)
+    raise ValueError(f"norm={name!r} is not known; choose null or one of {', '.join(get_args(Norm))}.")
+
+
+def factor_size(image_size: int) -> tuple[int, int]:
+    """Writes an image size as ``base * 2**halvings``, base from 4 to 7, at least one halving.
+
+    Args:
+        image_size: Height and width in pixels.
+
+    Returns:
+        The base and the number of halvings: 32 is ``(4, 3)``, 28 is ``(7, 2)``.
+
+    Raises:
+        ValueError: The size has no such form; the message names the nearest that have.
+
+    >>> factor_size(64), factor_size(28)
+    ((4, 4), (7, 2))
+    """
+    halvings = max((image_size // 4).bit_length() - 1, 1) if image_size > 0 else 1
+    base, rest = divmod(image_size, 2**halvings)
+    if rest or not 4 <= base <= 7:
+        possible = sorted(b << k for b in range(4, 8) for k in range(1, max(image_size, 8).bit_length()))
+        below = [size for size in possible if size < image_size][-2:]
+        above = [size for size in possible if size > image_size][:2]
+        raise ValueError(
+            f"image_size={image_size} cannot be halved down to 4-7 pixels; "
+            f"the nearest that can: {', '.join(map(str, below + above))}. Resize the images, or use an MLP."
+        )
+    return base, halvings
+
+
+def check_labels(y: Tensor | None, num_classes: int | None) -> None:
+    """Checks that labels come exactly to a network that was built for them.
+
+    Raises:
+        ValueError: A conditional network got no labels, or an unconditional one got some.
+    """
+    if num_classes is not None and y is None:
+        raise ValueError(
+            f"This network is conditional (num_classes={num_classes}): call it with labels y of shape (N,)."
+        )
+    if num_classes is None and y is not None:
+        raise ValueError("This network is unconditional but was given labels: build it with num_classes, or drop y.")
+
+
+class ConcatLabel(nn.Module):
+    """Appends a learned embedding of the label to flat features (Mirza & Osindero 2014, figure 1).
+
+    Args:
+        width: Number of features that come in.
+        num_classes: Number of labels; ``None`` leaves the features as they are.
+        embed_dim: Width of the embedding.
+    """
+
+    def __init__(self, width: int, num_classes: int | None, embed_dim: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.width = width + (embed_dim if num_classes else 0)
+        if num_classes:
+            self.embedding = nn.Embedding(num_classes, embed_dim)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Features ``(N, width)`` and labels ``(N,)`` to features ``(N, self.width)``."""
+        check_labels(y, self.num_classes)
+        return x if y is None else torch.cat([x, self.embedding(y)], dim=1)
+
+
+class ConditionalNorm(nn.Module):
+    """Normalisation whose scale and shift belong to the label (conditional batch norm, Dumoulin et al. 2017).
+
+    Args:
+        norm: Which normalisation.
+        width: Number of channels.
+        num_classes: Number of labels; ``None`` is the ordinary normalisation.
+
+    Raises:
+        ValueError: There are labels but no normalisation that could carry them.
+    """
+
+    def __init__(self, norm: Norm | None, width: int, num_classes: int | None) -> None:
+        super().__init__()
+        if num_classes and norm is None:
+            raise ValueError("The labels enter through the normalisation: with num_classes, norm must not be null.")
+        self.norm = norm_layer(norm, width, affine=not num_classes)
+        if num_classes:
+            self.scale = nn.Embedding(num_classes, width)
+            self.shift = nn.Embedding(num_classes, width)
+            nn.init.ones_(self.scale.weight)
+            nn.init.zeros_(self.shift.weight)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Feature maps ``(N, width, H, W)`` and labels ``(N,)`` to feature maps."""
+        x = self.norm(x)
+        return x if y is None else x * self.scale(y)[..., None, None] + self.shift(y)[..., None, None]
