@@ -28,7 +28,7 @@ def model_lines() -> dict[str, str]:
         classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
         public = next((cls for cls in classes if cls == name.replace("-", "")), None)
         if colon and public:
-            lines[public] = paper.rstrip(".")
+            lines[public] = paper.partition(";")[0].rstrip(".")
     return lines
 
 

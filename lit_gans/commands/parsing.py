@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
-from torch import nn, optim
+from torch import optim
 
 import lit_gans.callbacks
 import lit_gans.models
@@ -25,7 +25,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the explanation and leave."""
-        fail(explain(message, [option.lstrip("-") for option in self._option_string_actions]))
+        fail(explain(message, [option.lstrip("-") for option in self._option_string_actions if option[-1] != "+"]))
 
 
 def explain(message: str, options: Iterable[str] = ()) -> str:
@@ -53,31 +53,39 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return f"missing {found[1]}: give a config, for example --config configs/quickstart.yaml"
     if found := re.search(r"File does not exist: (.+)|does not exist: (.+)", message):
         return f"no such file: {found[1] or found[2]}"
+    value = re.search(r"(?:Got value|Given value): (?!NestedArg|Namespace)(.+)", message)
+    if (choices := re.search(r"Literal\[([^\]]+)\]", message)) and value:
+        return f"{where}: " + unknown("value", value[1].strip(), re.findall(r"'([^']+)'", choices[1]) or [choices[1]])
+    if reasons := [
+        line for line in re.findall(r"^ *- (.+)$", message, re.MULTILINE) if not line.startswith("Expected")
+    ]:
+        return reasons[-1]
     expected = list(dict.fromkeys(re.findall(r"Expected (?:a |an )?(?:<class ')?([^'>\n.]+)", message)))
-    if found := re.search(r"(?:Got value|Given value): (?!NestedArg)(.+)", message):
+    if value:
         kinds = " or ".join("null" if kind == "NoneType" else kind for kind in expected) or "another value"
-        return f"{where}: {found[1].strip()!r} is not valid, expected {kinds}"
+        return f"{where}: {value[1].strip()!r} is not valid, expected {kinds}"
     return " ".join(message.split())[:400]
 
 
 def arguments_of(class_path: str) -> list[str]:
     """Names of the arguments of a class."""
-    parser = ArgumentParser()
     try:
-        parser.add_subclass_arguments(object, "x")
         module, _, name = class_path.rpartition(".")
         cls = getattr(__import__(module, fromlist=[name]), name)
     except (ImportError, AttributeError, ValueError):
         return []
     parser = ArgumentParser()
     parser.add_class_arguments(cls, fail_untyped=False)
-    return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+    return [
+        action.dest
+        for action in parser._actions
+        if action.dest.isidentifier() and action.dest not in ("help", "config")
+    ]
 
 
 def known_classes() -> list[str]:
     """Short names that can be given where a class is asked for."""
     rooms = (lit_gans.models, lit_gans.networks, lit_gans.regularizers, lit_gans.callbacks)
     names = [name for room in rooms for name in room.__all__]
-    return sorted(
-        {*names, *(name for name in dir(optim) if isinstance(getattr(optim, name), type)), nn.Sequential.__name__}
-    )
+    optimizers = [name for name in dir(optim) if isinstance(getattr(optim, name), type)]
+    return sorted({*names, *optimizers})

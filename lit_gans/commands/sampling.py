@@ -31,7 +31,11 @@ def main(command: str, words: list[str]) -> None:
 
     from lit_gans.commands.checkpoint import load_model
 
-    model = load_model(arguments.checkpoint).to(arguments.device)
+    model = load_model(arguments.checkpoint)
+    try:
+        model = model.to(arguments.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {arguments.device}: {str(error).splitlines()[0]}") from error
     _, labels = model.draw_inputs(arguments.n, arguments.label, arguments.seed)
     batches = image_batches(model, labels, arguments)
     with staged(output, directory=kind == "directory") as target:

@@ -1,6 +1,7 @@
 """``fit``, ``validate``, ``test``: Lightning's command line, mended for two players and for people."""
 
 import json
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.commands.checkpoint import read_checkpoint
 from lit_gans.commands.errors import UserError
-from lit_gans.commands.parsing import Parser
+from lit_gans.commands.parsing import Parser, explain
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
 
@@ -41,6 +42,7 @@ NOISE = (  # warnings about what is meant so
     ".*LeafSpec.*",
     ".*exists and is not empty.*",
     ".*is smaller than the logging interval.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
 )
 
 
@@ -48,8 +50,19 @@ def main(command: str, words: list[str]) -> None:
     """Run the command on the words that follow it."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
     if command != "fit":
         words = model_of_checkpoint(words) + words
+    try:
+        run(command, words)
+    except ValueError as error:  # raised by a class while jsonargparse built it, wrapped in pages of its own
+        raise UserError(explain(str(error))) if "Does not validate" in str(error) else error from None
+
+
+def run(command: str, words: list[str]) -> None:
+    """Parse, build, and call the trainer."""
     CommandLine(
         GAN,
         ImageDataModule,
@@ -109,14 +122,9 @@ class CommandLine(LightningCLI):
         logger = options.trainer.logger
         for entry in logger if isinstance(logger, list) else [logger]:
             if isinstance(entry, Namespace) and Path(entry.init_args.get("save_dir") or ".") in (Path("."), root):
-                entry.init_args.save_dir = str(self.run_folder)
-                entry.init_args.update(
-                    {
-                        key: ""
-                        for key in ("name", "version")
-                        if "flush_logs_every_n_steps" in entry.init_args or "log_graph" in entry.init_args
-                    }
-                )
+                entry.init_args["save_dir"] = str(self.run_folder)
+                if entry.class_path.endswith(("CSVLogger", "TensorBoardLogger")):
+                    entry.init_args["name"] = entry.init_args["version"] = ""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what a user gets without asking, where the config brings none of its kind."""
