@@ -34,7 +34,7 @@ def build(case):
     size, latent = CASES[case]["image_size"], CASES[case]["latent_dim"]
     torch.manual_seed(0)
     if case == "mlp":
-        widths = {"width": 128, "depth": 2}
+        widths = {"widths": (256, 256)}
         return (
             MLPGenerator(latent_dim=latent, image_size=size, channels=1, **widths),
             MLPDiscriminator(image_size=size, channels=1, **widths),

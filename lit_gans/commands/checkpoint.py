@@ -36,13 +36,13 @@ def load_model(path: str | Path) -> GAN:
     Raises:
         UserError: as ``read_checkpoint``, and if the checkpoint cannot rebuild its networks.
     """
-    hparams = read_checkpoint(path).get("hyper_parameters", {})
-    if "_class_path" not in hparams:
+    checkpoint = read_checkpoint(path)
+    if "_instantiator" not in checkpoint.get("hyper_parameters", {}):
         raise UserError(
             f"{path} does not say how to build its networks: in Python, "
             "load_from_checkpoint(path, generator=..., discriminator=...) of the model's class takes them"
         )
     try:
-        return GAN.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        return GAN.load_from_checkpoint(path, map_location="cpu")
     except (RuntimeError, ValueError, TypeError, SystemExit) as error:
-        raise UserError(f"{path} cannot be rebuilt as {hparams['_class_path']}: {error}") from error
+        raise UserError(f"{path} cannot be rebuilt as {checkpoint['lit_gans']['class_path']}: {error}") from error

@@ -102,10 +102,11 @@ class CommandLine(LightningCLI):
         path = options.get("ckpt_path")
         if not path or self.config.subcommand != "fit" or path in ("last", "best", "hpc"):
             return
-        saved = dict(read_checkpoint(path).get("hyper_parameters", {}))
+        checkpoint = read_checkpoint(path)
+        saved, wrote = checkpoint.get("hyper_parameters", {}), checkpoint["lit_gans"]["class_path"]
         given = json.loads(json.dumps(options.model.as_dict()))
-        if (cls := saved.pop("_class_path", given["class_path"])) != given["class_path"]:
-            raise UserError(f"{path} holds a {cls}, the config asks for a {given['class_path']}")
+        if wrote.rpartition(".")[2] != given["class_path"].rpartition(".")[2]:
+            raise UserError(f"{path} holds a {wrote}, the config asks for a {given['class_path']}")
         for key, value in given["init_args"].items():
             if key in saved and saved[key] != value:
                 rank_zero_info(f"resume: {key} {saved[key]!r} → {value!r}")
@@ -181,9 +182,12 @@ def model_of_checkpoint(words: list[str]) -> list[str]:
         path = word.partition("=")[2] if word.startswith("--ckpt_path=") else None
         path = words[index + 1] if word == "--ckpt_path" and index + 1 < len(words) else path
         if path:
-            hparams = dict(read_checkpoint(path).get("hyper_parameters", {}))
-            hparams.pop("_instantiator", None)
-            if "_class_path" in hparams:
-                spec = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
-                return ["--model", json.dumps(spec)]
+            checkpoint = read_checkpoint(path)
+            hparams = dict(checkpoint.get("hyper_parameters", {}))
+            if hparams.pop("_instantiator", None):
+                hparams.pop("_class_path", None)
+                return [
+                    "--model",
+                    json.dumps({"class_path": checkpoint["lit_gans"]["class_path"], "init_args": hparams}),
+                ]
     return []

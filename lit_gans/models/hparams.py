@@ -5,7 +5,7 @@ from dataclasses import asdict, is_dataclass
 from functools import partial
 from typing import Any
 
-__all__ = ("plain_arguments",)
+__all__ = ("path_of", "plain_arguments")
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
@@ -24,7 +24,7 @@ def plain_arguments(model_class: type, arguments: Mapping[str, Any]) -> dict[str
     plain = {name: _plain(value) for name, value in arguments.items()}
     plain = {name: value for name, value in plain.items() if value is not _plain}
     if "_instantiator" not in plain and {"generator", "discriminator"} <= plain.keys():
-        plain |= {"_class_path": _path(model_class), "_instantiator": _INSTANTIATOR}
+        plain |= {"_class_path": path_of(model_class), "_instantiator": _INSTANTIATOR}
     return plain
 
 
@@ -39,7 +39,7 @@ def _plain(value: Any) -> Any:
         entries = {key: _plain(item) for key, item in value.items()}
         return _plain if _plain in entries.values() else entries
     if isinstance(value, type):
-        return {"class_path": _path(value)}
+        return {"class_path": path_of(value)}
     if isinstance(value, partial) and not value.args:
         return _spec(value.func, value.keywords)
     if is_dataclass(value) and not isinstance(value, type):
@@ -51,8 +51,9 @@ def _spec(cls: Any, init_args: Mapping[str, Any] | None) -> Any:
     entries = _plain(init_args) if isinstance(init_args, Mapping) else _plain
     if entries is _plain or not isinstance(cls, type) or "<locals>" in cls.__qualname__:
         return _plain
-    return {"class_path": _path(cls), "init_args": entries}
+    return {"class_path": path_of(cls), "init_args": entries}
 
 
-def _path(cls: type) -> str:
+def path_of(cls: type) -> str:
+    """Where a class can be imported from."""
     return f"{cls.__module__}.{cls.__qualname__}"
