@@ -289,7 +289,7 @@ class TwoPlayerModule(SamplingModule):
         known = {path_of(subclass): subclass for subclass in subclasses(cls)}
         if wrote not in known:
             raise ValueError(f"{checkpoint_path} was written by {wrote}, which is no imported {cls.__name__}")
-        model = super(TwoPlayerModule, known[wrote]).load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]
+        model = super(TwoPlayerModule, known[wrote]).load_from_checkpoint(checkpoint_path, *args, **kwargs)
         model.hparams.update(checkpoint.get("hyper_parameters", {}))
         return model
 
