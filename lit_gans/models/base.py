@@ -14,11 +14,10 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_gans.functional import update_average_
+from lit_gans.models.checkpointing import CheckpointModule
 from lit_gans.models.checks import check_batch, check_flags, check_labels, check_strategy, peek
 from lit_gans.models.clipping import Clip, as_clip
-from lit_gans.models.hparams import path_of, plain_arguments
 from lit_gans.models.modes import frozen
-from lit_gans.models.sampling import SamplingModule
 from lit_gans.regularizers.base import Regularizer
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ Player: TypeAlias = Literal["discriminator", "generator"]
 PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # the order of their updates and optimizers
 
 
-class TwoPlayerModule(SamplingModule):
+class TwoPlayerModule(CheckpointModule):
     """Two networks that play against each other; ``GAN`` adds the rules of the game.
 
     Args:
@@ -258,50 +257,9 @@ class TwoPlayerModule(SamplingModule):
         self.average_buffers()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the count of images; what is saved does not depend on the rank that saves."""
+        """What is saved does not depend on the rank that saves."""
         self.average_buffers()
-        checkpoint["lit_gans"] = {"class_path": path_of(type(self)), "images_seen": self.images_seen}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting images.
-
-        Raises:
-            ValueError: if the checkpoint is another model's.
-        """
-        ours = checkpoint.get("lit_gans", {})
-        wrote = ours.get("class_path", "a model that is not of lit_gans")
-        if wrote not in [path_of(cls) for cls in type(self).__mro__]:
-            raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(self))}")
-        self.images_seen = ours["images_seen"]
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """The model of a checkpoint, of the class that wrote it; arguments as in Lightning, but ``weights_only=True``.
-
-        Networks that are not ours must be given, ``generator=..., discriminator=...``.
-
-        Raises:
-            ValueError: if the checkpoint was written by a model that is no ``cls``.
-        """
-        weights_only = kwargs.setdefault("weights_only", True)
-        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only)
-        wrote = checkpoint.get("lit_gans", {}).get("class_path", "a model that is not of lit_gans")
-        known = {path_of(subclass): subclass for subclass in subclasses(cls)}
-        if wrote not in known:
-            raise ValueError(f"{checkpoint_path} was written by {wrote}, which is no imported {cls.__name__}")
-        model = super(TwoPlayerModule, known[wrote]).load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        model.hparams.update(checkpoint.get("hyper_parameters", {}))
-        return model
-
-    def _set_hparams(self, hp: Any) -> None:
-        super()._set_hparams(plain_arguments(type(self), hp))
-
-
-def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
-    """A class and all that are imported below it."""
-    yield cls
-    for subclass in cls.__subclasses__():
-        yield from subclasses(subclass)
+        super().on_save_checkpoint(checkpoint)
 
 
 def parts_of(n: int, parts: int) -> Iterator[slice]:
