@@ -104,7 +104,7 @@ class TwoPlayerModule(CheckpointModule):
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.num_classes, self.uniform_labels = latent_dim, num_classes, uniform_labels
         self.n_critic, self.accumulate = n_critic, accumulate
-        self.lrs, self.betas = (d_lr, g_lr), (betas[0], betas[1])
+        self.lrs, self.betas = (d_lr, g_lr), (float(betas[0]), float(betas[1]))
         self.make_optimizers, self.make_schedulers = (d_optimizer, g_optimizer), (d_scheduler, g_scheduler)
         self.clips = (as_clip(d_clip), as_clip(g_clip))
         self.ema_decay, self.ema_kimg, self.ema_rampup = ema_decay, ema_kimg, ema_rampup

@@ -1,0 +1,92 @@
+"""Do all models stay finite? Each trains on digits with its class's default settings.
+
+    python -m benchmarks.models [--steps 2000]
+
+Networks are those of lit_gans.networks with their default sizes, at 8 pixels: fully connected ones for GAN and CGAN,
+DCGAN's for the others, without normalisation in the discriminators that bring a constraint of their own. The last
+column is no bar: the share of 1,000 samples of which a classifier trained on real digits is sure (0.9), over that share
+of held-out digits, after a tenth or less of the training that such models usually get. Writes
+benchmarks/results/models.md; exit code 1 if anything is not finite.
+"""
+
+import argparse
+import math
+import os
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from lightning import Trainer, seed_everything
+from sklearn.neural_network import MLPClassifier
+
+from benchmarks.quickstart import SAMPLES, pixels, real
+from lit_gans.data import ImageDataModule
+from lit_gans.functional import to_uint8
+from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
+from lit_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+
+MLP = MLPGenerator, MLPDiscriminator
+CONV = DCGANGenerator, DCGANDiscriminator
+LATENTS = {CGAN: 100, DCGAN: 100}  # 128 for the others
+CASES = (
+    (GAN, MLP, {}, {}),
+    (DCGAN, CONV, {}, {}),
+    (WGAN, CONV, {}, {}),
+    (WGANGP, CONV, {"norm": None}, {}),
+    (SNGAN, CONV, {"norm": None}, {}),
+    (CGAN, MLP, {}, {"num_classes": 10}),
+)
+HEADER = ("model", "networks", "seconds", "d_loss", "g_loss", "finite", "sure")
+
+
+def train(model_class, networks, critic, classes, steps):
+    seed_everything(0, verbose=False)
+    size = {"image_size": 8, "channels": 1, **classes}
+    latent_dim = LATENTS.get(model_class, 128)
+    generator, discriminator = networks[0](latent_dim=latent_dim, **size), networks[1](**size, **critic)
+    model = model_class(generator, discriminator, **classes)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        log_every_n_steps=model.n_critic * 10,  # steps at which both players are updated
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    start = time.perf_counter()
+    trainer.fit(model, ImageDataModule("digits"))
+    seconds = time.perf_counter() - start
+    losses = [trainer.callback_metrics[f"train/{player}_loss"].item() for player in "dg"]
+    finite = all(map(math.isfinite, losses)) and all(bool(v.isfinite().all()) for v in model.state_dict().values())
+    return model, seconds, losses, finite
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    judge = MLPClassifier((100,), max_iter=400, random_state=0).fit(*real("digits", None, train=True))
+    real_sure = (judge.predict_proba(real("digits", None, train=False)[0]).max(1) >= 0.9).mean()
+    rows = [HEADER, ("---",) * len(HEADER)]
+    for model_class, networks, critic, classes in CASES:
+        model, seconds, losses, finite = train(model_class, networks, critic, classes, options.steps)
+        samples = pixels(to_uint8(model.sample(SAMPLES, seed=0)))
+        sure = (judge.predict_proba(samples).max(1) >= 0.9).mean() / real_sure
+        kind = networks[0].__name__.removesuffix("Generator") + (", D without norm" if critic else "")
+        numbers = (f"{seconds:.0f}", *(f"{loss:.3f}" for loss in losses), "yes" if finite else "NO", f"{sure:.2f}")
+        rows.append((model_class.__name__, kind, *numbers))
+        print(" | ".join(rows[-1]), flush=True)
+    threads = os.environ.get("OMP_NUM_THREADS")
+    command = f"{f'OMP_NUM_THREADS={threads} ' if threads else ''}python -m benchmarks.models --steps {options.steps}"
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    output = Path(__file__).parent / "results" / "models.md"
+    output.write_text(f"`{command}` (torch {torch.__version__})\n\n{table}\n")
+    return 0 if all("NO" not in row for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
