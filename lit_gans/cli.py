@@ -71,9 +71,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence on a name that does not exist, with the nearest that do."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    return f"unknown {kind} {name!r}: " + (
-        f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(known)}"
-    )
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = f"one of {', '.join(known)}" if len(known) < 20 else "see --help"
+    return f"unknown {kind} {name!r}: {hint}"
 
 
 def fail(message: str) -> NoReturn:

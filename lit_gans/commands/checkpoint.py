@@ -24,7 +24,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what zip, pickle and itself happen to meet in a broken file
         reason = "holds objects other than tensors and plain values" if "eights_only" in str(error) else "is truncated"
-        raise UserError(f"{path} {reason} or is not a checkpoint at all: {str(error).splitlines()[0][:160]}") from error
+        detail = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"{path} {reason} or is not a checkpoint at all: {detail}") from error
     if not isinstance(checkpoint, dict) or "lit_gans" not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(f"{path} is a file of torch, but not a checkpoint of a lit_gans model")
     return checkpoint

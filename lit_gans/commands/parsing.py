@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import optim
@@ -13,6 +15,7 @@ import lit_gans.models
 import lit_gans.networks
 import lit_gans.regularizers
 from lit_gans.cli import fail, unknown
+from lit_gans.commands.errors import UserError
 
 __all__ = ("Parser", "explain")
 
@@ -25,7 +28,25 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the explanation and leave."""
-        fail(explain(message, [option.lstrip("-") for option in self._option_string_actions if option[-1] != "+"]))
+        fail(explain(message, options_of(self)))
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parse a config file, once it is one; else the message names it."""
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            detail = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+            raise UserError(f"{path} is no YAML: {detail}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} is no config: it holds no options")
+        return super().parse_path(path, *args, **kwargs)
+
+
+def options_of(parser: ArgumentParser) -> list[str]:
+    """Names of the options of a parser and of its subcommands."""
+    names = [option.lstrip("-") for option in parser._option_string_actions if option[-1] != "+"]
+    commands = parser._subcommands_action.choices if parser._subcommands_action else {}
+    return [*dict.fromkeys(names + [name for command in commands.values() for name in options_of(command)])]
 
 
 def explain(message: str, options: Iterable[str] = ()) -> str:
@@ -50,7 +71,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{where}: " + unknown("class", found[1], known_classes())
     if found := re.search(r"arguments? (?:is|are) required: (.+)", message):
-        return f"missing {found[1]}: give a config, for example --config configs/quickstart.yaml"
+        instead = "" if found[1].startswith("fit") else ", or a checkpoint: --ckpt_path last.ckpt"
+        return f"missing {found[1]}: give a config, for example --config configs/quickstart.yaml{instead}"
     if found := re.search(r"File does not exist: (.+)|does not exist: (.+)", message):
         return f"no such file: {found[1] or found[2]}"
     value = re.search(r"(?:Got value|Given value): (?!NestedArg|Namespace)(.+)", message)

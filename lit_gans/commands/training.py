@@ -4,11 +4,11 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -90,7 +90,9 @@ class CommandLine(LightningCLI):
         parser.add_argument("--checkpoint_every", type=int, default=1000, help="steps between two writes of last.ckpt")
         parser.add_argument("--sample_every", type=int, default=500, help="steps between two sample grids")
         parser.add_argument("--monitor", type=str | None, default=None, help="metric that best.ckpt is judged by")
-        parser.add_argument("--monitor_mode", type=str, default="min", help="min if lower is better, else max")
+        parser.add_argument(
+            "--monitor_mode", type=Literal["min", "max"], default="min", help="min if lower is better, else max"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the words given, whatever else the process was started with."""
@@ -149,6 +151,8 @@ class CommandLine(LightningCLI):
         callbacks = [] if given is None else given if isinstance(given, list) else [given]
         folder, trainer = self.run_folder, options.trainer
         ours: list[Callback] = [SaveConfig(self.config_text(), yaml.safe_load(self.config_text()), folder)]
+        if options.ckpt_path:
+            ours.append(OptionsOfConfig())
         if trainer.enable_progress_bar is not False:
             ours.append(GameProgressBar())
         ours.append(SampleGrid(every_n_steps=options.sample_every, dirpath=str(folder / "samples")))
@@ -168,6 +172,18 @@ class CommandLine(LightningCLI):
         """Train, and say where the results are."""
         self.trainer.fit(**kwargs)
         rank_zero_info(f"run folder: {self.run_folder}")
+
+
+class OptionsOfConfig(Callback):
+    """After resuming, optimizers have the options of the config, not those of the checkpoint; schedules go on."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace what Lightning restored with the optimizers' states."""
+        scheduled = [config.scheduler.optimizer for config in trainer.lr_scheduler_configs]
+        for optimizer in trainer.optimizers:
+            keep = {"lr"} if optimizer in scheduled else set()
+            for group in optimizer.param_groups:
+                group.update({key: value for key, value in optimizer.defaults.items() if key not in keep})
 
 
 def next_version(folder: Path) -> Path:

@@ -59,6 +59,7 @@ class TwoPlayerModule(CheckpointModule):
     """
 
     regularizers: Iterable[Regularizer]
+    _first_look_due = False
     double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
 
     def __init__(
@@ -194,7 +195,9 @@ class TwoPlayerModule(CheckpointModule):
         penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
         check_strategy(self.trainer.strategy, penalised)
         check_labels(self, getattr(self.trainer, "datamodule", None))
-        if (batch := peek(self.trainer)) is not None:
+        batch = peek(self.trainer)
+        self._first_look_due = batch is None
+        if batch is not None:
             check_batch(cast("GAN", self), batch)
         if self.compile_networks:
             self.generator.compile()
@@ -206,6 +209,12 @@ class TwoPlayerModule(CheckpointModule):
     def on_fit_start(self) -> None:
         """Lists that each step needs, gathered once all layers exist."""
         self._parameters_of = {name: list(self.network(name).parameters()) for name in PLAYERS}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Look at the first batch of a loader that ``setup`` could not look into without losing it."""
+        if self._first_look_due:
+            check_batch(cast("GAN", self), batch)
+            self._first_look_due = False
 
     def frozen(self, player: Player) -> Any:
         """No gradients for this player's parameters within the context."""

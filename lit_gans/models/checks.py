@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lit_gans.models.modes import eval_mode
 
@@ -95,11 +96,14 @@ def peek(trainer: Trainer) -> Any:
         return None
     with isolate_rng():
         loader = source.dataloader()
-        if isinstance(loader, DataLoader) and loader.batch_size is not None and hasattr(loader.dataset, "__getitem__"):
-            items = [loader.dataset[index] for index in range(min(2, len(loader.dataset)))]  # type: ignore[arg-type]
-            return loader.collate_fn(items) if items else None
-        if isinstance(loader, Iterator) or not hasattr(loader, "dataset"):
+        if isinstance(loader, Iterator) or isinstance(getattr(loader, "dataset", None), (NoneType, IterableDataset)):
             return None
+        if isinstance(loader, DataLoader):  # not asked itself: it would draw from its own generator
+            data: Any = loader.dataset
+            if loader.batch_sampler is None:
+                return loader.collate_fn(data[0])
+            items = [data[index] for index in range(min(2, len(data)))]
+            return loader.collate_fn(items) if items else None
         return next(iter(copy.copy(loader)), None)
 
 
@@ -116,7 +120,7 @@ def check_batch(model: "GAN", batch: Any) -> None:
         raise ValueError(f"the batch holds {real.dtype} images: convert them to float in [-1, 1]")
     if model.num_classes is not None and y is not None and not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
         raise ValueError(f"labels {int(y.min())}..{int(y.max())} in the batch, but num_classes={model.num_classes}")
-    rng = torch.Generator().manual_seed(0)
+    rng = torch.Generator(real.device).manual_seed(0)
     z = model.draw_latents(len(real), rng)
     with isolate_rng(), eval_mode(model):
         fake = _call("generator", model.generate, z, y)
@@ -145,10 +149,10 @@ def _check_images(fake: Tensor, real: Tensor) -> None:
     if fake.ndim != 4:
         return  # points and other data have no customary range
     low, high = real.min().item(), real.max().item()
-    if low < -1.001 or high > 1.001:
+    if not -1.001 <= low <= high <= 1.001:
         raise ValueError(f"images of the batch span [{low:.3g}, {high:.3g}]: scale them to [-1, 1]")
     made_low, made_high = fake.min().item(), fake.max().item()
-    if made_low < -1.001 or made_high > 1.001:
+    if not -1.001 <= made_low <= made_high <= 1.001:
         raise ValueError(
             f"generator's images span [{made_low:.3g}, {made_high:.3g}], the data lie in [-1, 1]: end it with a tanh"
         )

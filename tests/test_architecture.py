@@ -1,0 +1,146 @@
+"""Who may import whom, how long files may be, and what no step may do: read from the source, nothing is run."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lit_gans"
+FILES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+ANYTHING = {"augment", "callbacks", "cli", "commands", "data", "functional", "metrics", "models", "networks"}
+MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the version
+    "": set(),  # lit_gans/__init__.py imports when asked
+    "__main__": {"cli"},
+    "augment": set(),
+    "callbacks": {"functional", "metrics", "models"},
+    "cli": ANYTHING | {"regularizers"},
+    "commands": ANYTHING | {"regularizers"},
+    "data": set(),
+    "functional": set(),
+    "metrics": {"functional"},
+    "models": {"functional", "regularizers.base"},
+    "networks": set(),
+    "regularizers": {"functional"},
+    "version": set(),
+}
+
+
+def imports(tree):
+    """Modules imported at run time, wherever in the file."""
+    typing = {id(child) for node in ast.walk(tree) if is_type_checking(node) for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) not in typing:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, "relative imports hide the room"
+                yield node.module
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def room(file):
+    return "" if file == "__init__.py" else file.removesuffix(".py").partition("/")[0]
+
+
+def forbidden(file, tree):
+    """Imports of our own that a file must not make."""
+    ours = room(file)
+    allowed = MAY_IMPORT[ours] | {ours, "version"}
+    for name in imports(tree):
+        top, _, inner = name.partition(".")
+        if top == "lit_gans" and not any(inner == other or inner.startswith(f"{other}.") for other in allowed if other):
+            yield name
+
+
+def calls(tree, method):
+    """What ``method`` is called on, as text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method:
+            yield ast.unparse(node.func.value)
+
+
+def test_every_room_has_its_rule():
+    assert {room(file) for file in FILES} <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_who_may_import_whom(file):
+    assert not list(forbidden(file, FILES[file])), f"lit_gans/{file} imports what DESIGN 2 forbids it"
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("models/x.py", "from lit_gans.networks import MLPGenerator"),
+        ("models/x.py", "from lit_gans.regularizers.r1 import R1"),
+        ("models/x.py", "def f():\n    import lit_gans.data"),
+        ("data/x.py", "import lit_gans.functional"),
+        ("networks/x.py", "from lit_gans.cli import main"),
+        ("callbacks/x.py", "from lit_gans import data"),
+    ],
+)
+def test_the_rule_sees_a_breach(file, line):
+    assert list(forbidden(file, ast.parse(line)))
+
+
+def test_no_circles():
+    names = {f"lit_gans/{file}".removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in FILES}
+    graph = {module: {name for name in imports(FILES[file]) if name in names} for module, file in names.items()}
+    graph["lit_gans"] = set()
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def title(file):
+    """What the docstring of a file begins with; a paper's file bears its name."""
+    return (ast.get_docstring(FILES[file]) or "").partition(": ")[0]
+
+
+PAPERS = [f for f in FILES if f.startswith("models/") and title(f).replace("-", "_").lower() == Path(f).stem]
+
+
+@pytest.mark.parametrize("file", PAPERS)
+def test_papers_are_short(file):
+    limit = 150 if file == "models/gan.py" else 80
+    lines = len((PACKAGE / file).read_text("utf-8").splitlines())
+    assert lines <= limit, f"lit_gans/{file} has {lines} lines, {limit} are allowed: a mechanism is hiding in it"
+
+
+def test_six_papers_are_measured():
+    assert {"GAN", "DCGAN", "WGAN", "WGAN-GP", "SNGAN", "CGAN"} <= {title(file) for file in PAPERS}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_only_the_loop_steps_optimizers_and_nobody_calls_backward(file):
+    assert not list(calls(FILES[file], "backward")), "DDP averages only in manual_backward"
+    steps = [owner for owner in calls(FILES[file], "step") if owner != "config.scheduler"]
+    assert steps == (["optimizer"] if file == "models/gan.py" else [])
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.startswith(("models/", "regularizers/", "functional"))]
+)
+def test_steps_do_not_wait_for_the_device(file):
+    if file == "models/checks.py":  # once, before training
+        return
+    for method in ("item", "tolist", "cuda"):
+        assert not list(calls(FILES[file], method))
+    assert "inspect" not in set(imports(FILES[file]))
+
+
+def test_logging_options_that_slow_the_step_are_not_used():
+    for file, tree in FILES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("self.log", "self.log_dict"):
+                assert "prog_bar" not in {keyword.arg for keyword in node.keywords}, file
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, lit_gans, lit_gans.cli, lit_gans.__main__, lit_gans.commands.listing; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "lightning", "torchvision", "numpy", "jsonargparse", "wandb"} & set(loaded)

@@ -1,0 +1,140 @@
+"""Every shipped config says how to run it, is understood, and trains a model that can be sampled from."""
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import lit_gans.models
+import lit_gans.networks
+from lit_gans.cli import main
+from lit_gans.data import ImageDataModule
+from lit_gans.data.datamodule import _FACTS
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = {path.relative_to(ROOT / "configs").as_posix(): path for path in sorted((ROOT / "configs").rglob("*.yaml"))}
+CONTENT = {name: yaml.safe_load(path.read_text("utf-8")) for name, path in CONFIGS.items()}
+EXPERIMENTS = [name for name, content in CONTENT.items() if "model" in content]
+OVERLAYS = [name for name in CONFIGS if name not in EXPERIMENTS]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_model_has_a_config_on_its_papers_data():
+    assert {name.partition("/")[0] for name in EXPERIMENTS} >= {"cgan", "dcgan", "gan", "sngan", "wgan", "wgan_gp"}
+    assert {CONTENT[name]["data"]["dataset"] for name in EXPERIMENTS} == {"digits", "mnist", "cifar10", "celeba"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_header_says_what_it_is_and_how_to_run_it(name):
+    header = re.match(r"(#.*\n)+", CONFIGS[name].read_text("utf-8"))[0].splitlines()
+    assert len(header) >= 2
+    (command,) = (line for line in header if "python -m lit_gans" in line)
+    paths = re.findall(r"--config (\S+)", command)
+    assert f"configs/{name}" in paths
+    assert all((ROOT / path).is_file() for path in paths)
+
+
+def nodes(value):
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield value["class_path"], value.get("init_args", {})
+        for inner in value.values():
+            yield from nodes(inner)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_holds_only_what_differs_from_the_defaults(name):
+    given = [("ImageDataModule", CONTENT[name]["data"]), *nodes(CONTENT[name]["model"])]
+    for class_path, arguments in given:
+        rooms = (lit_gans.models, lit_gans.networks)
+        cls = ImageDataModule if class_path == "ImageDataModule" else None
+        cls = cls or next((getattr(room, class_path) for room in rooms if hasattr(room, class_path)), None)
+        if cls is None:
+            continue  # torch's own
+        parameters = {
+            key: parameter
+            for base in reversed(cls.__mro__)
+            if "__init__" in vars(base)
+            for key, parameter in inspect.signature(base).parameters.items()
+        }
+        for key, value in arguments.items():
+            default = parameters[key].default
+            default = list(default) if isinstance(default, tuple) else default
+            named = class_path == "ImageDataModule" and key == "dataset"
+            assert named or default != value, f"{class_path}.{key} is {value} anyway"
+
+
+def words(name):
+    """The config on fake data of its shape, four images a batch, for one update of the generator."""
+    content = CONTENT[name]
+    data, model = content["data"], content["model"]
+    facts = _FACTS[data["dataset"]]
+    cls = getattr(lit_gans.models, model["class_path"])
+    n_critic = model.get("init_args", {}).get("n_critic") or inspect.signature(cls).parameters.get("n_critic")
+    n_critic = getattr(n_critic, "default", n_critic) or 1
+    options = {
+        "data.dataset": "fake",
+        "data.image_size": data.get("image_size", facts.size),
+        "data.channels": data.get("channels", facts.channels),
+        "data.batch_size": 4,
+        "data.fake_length": 16,
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": max(2, n_critic),
+        "trainer.limit_val_batches": 0,
+        "trainer.enable_progress_bar": "false",
+        "trainer.callbacks+": "SampleGrid",
+        "trainer.callbacks.n": 4,
+    }
+    return ["fit", "--config", str(CONFIGS[name]), *(f"--{key}={value}" for key, value in options.items())]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_trains_and_its_checkpoint_is_all_that_sampling_needs(name):
+    main(words(name))
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert all(torch.isfinite(v).all() for v in saved["state_dict"].values())
+    assert all(state["state"] for state in saved["optimizer_states"])  # both players have been updated
+    main(["sample", str(checkpoint), "-n", "3", "--seed", "1", "-o", "x.npz"])
+    main(["sample", str(checkpoint), "-n", "3", "--seed", "1", "-o", "x.png"])
+    arrays, facts = np.load("x.npz"), _FACTS[CONTENT[name]["data"]["dataset"]]
+    assert arrays["images"].shape == (3, facts.size, facts.size, facts.channels)
+    assert arrays["images"].dtype == np.uint8
+    assert ("labels" in arrays) == ("num_classes" in CONTENT[name]["model"]["init_args"])
+    assert Path("x.png").is_file()
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlays_are_understood(name, capsys):
+    quickstart = str(CONFIGS["quickstart.yaml"])
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--config", quickstart, "--config", str(CONFIGS[name]), "--print_config"])
+    assert left.value.code in (0, None)
+    printed = yaml.safe_load(capsys.readouterr().out)
+
+    def holds(inner, outer):
+        for key, value in inner.items():
+            if isinstance(value, dict):
+                holds(value, outer[key])
+            else:
+                assert outer[key] == value or str(outer[key]).endswith(f".{value}"), key
+
+    holds(CONTENT[name], printed)
+    assert printed["model"]["class_path"].endswith(CONTENT["quickstart.yaml"]["model"]["class_path"])
+
+
+@pytest.mark.parametrize("overlay", ["trainer/bf16.yaml", "trainer/debug.yaml"])
+def test_trainer_overlays_run_on_the_cpu(overlay):
+    options = [word for word in words("gan/mnist.yaml") if "max_steps" not in word]
+    steps = [] if "debug" in overlay else ["--trainer.max_steps", "2"]
+    main([*options[:3], "--config", str(CONFIGS[overlay]), *options[3:], *steps])
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == (12 if "debug" in overlay else 2)
