@@ -34,7 +34,7 @@ def build(case):
     size, latent = CASES[case]["image_size"], CASES[case]["latent_dim"]
     torch.manual_seed(0)
     if case == "mlp":
-        widths = {"widths": (256, 256)}
+        widths = {"widths": (128, 128)}
         return (
             MLPGenerator(latent_dim=latent, image_size=size, channels=1, **widths),
             MLPDiscriminator(image_size=size, channels=1, **widths),

@@ -178,6 +178,14 @@ class TwoPlayerModule(CheckpointModule):
 
     # what Lightning must be told
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook some forty times a step; asked each time whether that is a parameter, an
+        # nn.Module spends a tenth of a millisecond on it
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def configure_callbacks(self) -> list[Callback]:
         """None of our own; called before Lightning refuses flags in words that do not name ours."""
         warnings.filterwarnings(
