@@ -9,7 +9,7 @@ from toys import LATENT, build
 
 from lit_gans.functional import clip_grad_adaptive_, to_uint8
 from lit_gans.models import AdaptiveClip, NormClip, ValueClip
-from lit_gans.models.base import parts_of
+from lit_gans.models.mechanics.base import parts_of
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
 from torch import Tensor
 
-from lit_gans.models.base import PLAYERS, Player, TwoPlayerModule, parts_of
+from lit_gans.models.mechanics.base import PLAYERS, Player, TwoPlayerModule, parts_of
 
 __all__ = ("GAN",)
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, RMSprop
 
-from lit_gans.models.base import Player
 from lit_gans.models.gan import GAN, Closure
+from lit_gans.models.mechanics.base import Player
 
 __all__ = ("WGAN",)
 

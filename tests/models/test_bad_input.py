@@ -27,7 +27,7 @@ from toys import (
 
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN, WGANGP, NormClip
-from lit_gans.models.checks import check_strategy
+from lit_gans.models.mechanics.checks import check_strategy
 from lit_gans.regularizers import R1
 
 
@@ -208,7 +208,7 @@ def test_strategies_that_cannot_work():
     with pytest.raises(ValueError, match=r"Trainer\(strategy=...\): FSDPStrategy.*use one device or strategy='ddp'"):
         check_strategy(FSDPStrategy(), False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_gans.models.checks.DeepSpeedStrategy", DeepSpeed)
+        patch.setattr("lit_gans.models.mechanics.checks.DeepSpeedStrategy", DeepSpeed)
         with pytest.raises(ValueError, match="DeepSpeed cannot train two alternating players"):
             check_strategy(DeepSpeed(), False)
 
@@ -227,7 +227,7 @@ def test_synchronised_batch_norm_is_refused_only_with_a_gradient_penalty():
 )
 def test_the_strategy_hears_of_penalties(name, kwargs, penalised, tmp_path, monkeypatch):
     heard = []
-    monkeypatch.setattr("lit_gans.models.base.check_strategy", lambda strategy, flag: heard.append(flag))
+    monkeypatch.setattr("lit_gans.models.mechanics.base.check_strategy", lambda strategy, flag: heard.append(flag))
     trainer(tmp_path, max_steps=1).fit(build(name, **kwargs), loader())
     assert heard == [penalised]
 

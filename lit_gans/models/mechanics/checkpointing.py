@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lit_gans.models.sampling import SamplingModule
+from lit_gans.models.mechanics.sampling import SamplingModule
 
 __all__ = ("CheckpointModule", "plain_arguments")
 

@@ -8,7 +8,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from lit_gans.functional import mix_seed
-from lit_gans.models.modes import eval_mode
+from lit_gans.models.mechanics.modes import eval_mode
 
 __all__ = ("SamplingModule",)
 

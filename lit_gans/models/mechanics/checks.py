@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lit_gans.models.modes import eval_mode
+from lit_gans.models.mechanics.modes import eval_mode
 
 if TYPE_CHECKING:
-    from lit_gans.models.base import TwoPlayerModule
     from lit_gans.models.gan import GAN
+    from lit_gans.models.mechanics.base import TwoPlayerModule
 
 __all__ = ("check_batch", "check_flags", "check_labels", "check_strategy", "peek")
 

@@ -14,10 +14,10 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_gans.functional import update_average_
-from lit_gans.models.checkpointing import CheckpointModule
-from lit_gans.models.checks import check_batch, check_flags, check_labels, check_strategy, peek
-from lit_gans.models.clipping import Clip, as_clip
-from lit_gans.models.modes import frozen
+from lit_gans.models.mechanics.checkpointing import CheckpointModule
+from lit_gans.models.mechanics.checks import check_batch, check_flags, check_labels, check_strategy, peek
+from lit_gans.models.mechanics.clipping import Clip, as_clip
+from lit_gans.models.mechanics.modes import frozen
 from lit_gans.regularizers.base import Regularizer
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What surrounds the game, so that a paper's file holds the paper alone."""
