@@ -8,12 +8,15 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 __all__ = ("BestCheckpoint", "LastCheckpoint", "SaveConfig")
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Keep ``last.ckpt``: every ``every_n_train_steps`` steps, at an exception, and at the end.
+
+    With several processes, of the exceptions only a termination by signal is saved: the others reach one process alone.
 
     Args:
         dirpath: Folder of the file; Lightning's choice if left out.
@@ -36,6 +39,11 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step == trainer.max_steps:
             self.on_train_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save where it stands; of several processes only if all stop, since one alone would wait for the others."""
+        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""

@@ -1,13 +1,15 @@
 """What a run leaves behind, and the bar over it."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from lightning import LightningModule
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 from toys import build, loader, trainer
 
@@ -209,3 +211,20 @@ def test_the_bar_is_the_only_one(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "2/2" in err
     assert "Epoch" not in err
+
+
+@pytest.mark.parametrize(
+    ("world_size", "exception", "saves"),
+    [
+        (1, RuntimeError(), True),
+        (2, RuntimeError(), False),
+        (2, KeyboardInterrupt(), False),
+        (2, SIGTERMException(), True),
+    ],
+)
+def test_of_several_processes_only_a_common_end_is_saved(world_size, exception, saves, monkeypatch):
+    """A process that saved alone would wait for the others for ever."""
+    saved = []
+    monkeypatch.setattr(ModelCheckpoint, "on_exception", lambda *_: saved.append(True))
+    LastCheckpoint().on_exception(SimpleNamespace(world_size=world_size), None, exception)
+    assert bool(saved) == saves
