@@ -97,12 +97,13 @@ def test_accumulation_equals_the_large_batch(name, tmp_path):
 
 
 @all_models
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 def test_trains_in_each_precision_and_stays_finite(name, precision, tmp_path):
     model = build(name)
     trainer(tmp_path, max_steps=8, precision=precision).fit(model, loader())
     assert all(torch.isfinite(value).all() for value in weights(model).values())
     assert not same(weights(model.generator), weights(build(name).generator))
+    assert torch.isfinite(model.sample(3, seed=0)).all()
 
 
 @all_models

@@ -114,6 +114,7 @@ class SamplingModule(LightningModule):
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         z, y = self.draw_inputs(n, y, seed, start)
         network = getattr(self, "g_ema", self.generator) if ema else self.generator
+        z = z.to(next(network.parameters(), z).dtype)  # float64 under Trainer(precision="64-true")
         with eval_mode(network):
             parts = [
                 network(z_part.to(self.device), *(() if y is None else (y[i : i + batch_size].to(self.device),)))
