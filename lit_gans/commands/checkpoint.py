@@ -1,5 +1,6 @@
 """Reading checkpoints: ours or not, whole or truncated, never executing what they hold."""
 
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -45,5 +46,5 @@ def load_model(path: str | Path) -> GAN:
         )
     try:
         return GAN.load_from_checkpoint(path, map_location="cpu")
-    except (RuntimeError, ValueError, TypeError, SystemExit) as error:
+    except (RuntimeError, ValueError, TypeError, ImportError, ArgumentError, SystemExit) as error:
         raise UserError(f"{path} cannot be rebuilt as {checkpoint['lit_gans']['class_path']}: {error}") from error

@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import lit_gans.networks
 import lit_gans.regularizers  # noqa: F401 - short names are those of imported classes
@@ -119,9 +120,12 @@ class CommandLine(LightningCLI):
         limits = options.trainer.max_steps, options.trainer.max_epochs, options.trainer.max_time
         if limits == (-1, None, None):
             options.trainer.max_steps = DEFAULT_STEPS
+        if options.trainer.check_val_every_n_epoch is not None:
+            every = options.trainer.val_check_interval
+            options.trainer.val_check_interval = None if every == TRAINER_DEFAULTS["val_check_interval"] else every
         root = Path(options.trainer.default_root_dir)
         name = f"{options.model.class_path.rpartition('.')[2]}-{options.data.dataset}".lower()
-        self.run_folder = next_version(root / name)
+        self.run_folder = (claim_version if self.subcommand == "fit" else next_version)(root / name)
         logger = options.trainer.logger
         for entry in logger if isinstance(logger, list) else [logger]:
             if isinstance(entry, Namespace) and Path(entry.init_args.get("save_dir") or ".") in (Path("."), root):
@@ -190,6 +194,17 @@ def next_version(folder: Path) -> Path:
     """``folder/version_<n>`` with the first n above those taken."""
     taken = [int(path.name.removeprefix("version_")) for path in folder.glob("version_*") if path.name[8:].isdigit()]
     return folder / f"version_{max(taken, default=-1) + 1}"
+
+
+def claim_version(folder: Path) -> Path:
+    """The folder of the next version, made here and now, so that no other run takes it; by the first rank alone."""
+    while True:
+        path = next_version(folder)
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return path
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
 
 
 def model_of_checkpoint(words: list[str]) -> list[str]:

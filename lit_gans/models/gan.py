@@ -90,16 +90,20 @@ class GAN(TwoPlayerModule):
         return [partial(play_part, part) for part in parts_of(len(real), self.accumulate)]
 
     def play(
-        self, player: Player, real: Tensor, z: Tensor, y: Tensor | None, y_fake: Tensor | None, step: int
+        self, player: Player, real: Tensor, z: Tensor, y: Tensor | None, y_fake: Tensor | None, step: int | None
     ) -> dict[str, Tensor]:
         """Generate, and return the player's named loss terms, those of its regularizers included."""
         with torch.set_grad_enabled(player == "generator"):
             fake = self.generate(z, y_fake)
         loss = self.generator_loss if player == "generator" else self.discriminator_loss
         terms = loss(real, fake, y) if y_fake is y else loss(real, fake, y, y_fake)
+        turn = 0 if step is None else step if player == "discriminator" else step // self.n_critic
         for penalty in self.regularizers:
-            if penalty.player == player and step % penalty.every == 0:
-                terms[penalty.name] = penalty.weight * penalty.every * penalty(self, real, fake, y)
+            if penalty.player == player and turn % penalty.every == 0:
+                if penalty.name in terms:
+                    raise ValueError(f"two loss terms are called {penalty.name!r}: give one regularizer another name")
+                scale = penalty.weight * (1 if step is None else penalty.every)
+                terms[penalty.name] = scale * penalty(self, real, fake, y)
         return terms
 
     def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
@@ -139,5 +143,5 @@ class GAN(TwoPlayerModule):
         for player in PLAYERS:
             with torch.inference_mode(False):  # a gradient penalty differentiates, here too
                 real, y = real.clone(), None if y is None else y.clone()
-                terms = self.play(player, real, self.draw_latents(len(real), self.rng), y, y, step=0)
+                terms = self.play(player, real, self.draw_latents(len(real), self.rng), y, y, step=None)
             self.log(f"{prefix}/{player[0]}_loss", reduce(add, terms.values()), batch_size=len(real), sync_dist=True)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -445,3 +446,41 @@ def test_half_precision_clips_and_steps_with_unscaled_gradients(tmp_path):
         seen.append(norms)
         assert run.optimizers[0].defaults.get("fused") is not (plugin is not None)
     assert seen[0] == pytest.approx(seen[1], rel=0.02)
+
+
+def test_a_lazy_penalty_of_the_generator_counts_its_own_updates(tmp_path):
+    class Constant(Regularizer):
+        name, player, double_backward = "constant", "generator", False
+
+        def forward(self, model, real, fake, y):
+            calls.append(1)
+            return torch.ones((), requires_grad=True)
+
+    calls = []
+    model = build("GAN", n_critic=2, regularizers=[Constant(1.0, every=2)])
+    trainer(tmp_path, max_steps=12).fit(model, loader())
+    assert len(calls) == 3  # six updates of the generator
+
+
+def test_two_terms_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="two loss terms are called 'r1'"):
+        trainer(tmp_path, max_steps=1).fit(build("GAN", regularizers=[R1(1.0), R1(2.0)]), loader())
+
+
+def test_optimizers_and_clips_come_back_for_foreign_networks(tmp_path):
+    kwargs = {
+        "g_optimizer": torch.optim.RMSprop,
+        "d_optimizer": partial(torch.optim.SGD, lr=0.1),
+        "g_clip": NormClip(1.0),
+    }
+    run = trainer(tmp_path, max_steps=2)
+    run.fit(build("GAN", **kwargs), loader())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    generator, discriminator = networks("GAN")
+    loaded = GAN.load_from_checkpoint(tmp_path / "x.ckpt", generator=generator, discriminator=discriminator, n_critic=2)
+    again = trainer(tmp_path, max_steps=2)
+    again.fit(loaded, loader())
+    assert [type(o).__name__ for o in again.optimizers] == ["SGD", "RMSprop"]
+    assert again.optimizers[0].param_groups[0]["lr"] == 0.1
+    assert loaded.clips[1] == NormClip(1.0)
+    assert loaded.hparams["latent_dim"] == LATENT

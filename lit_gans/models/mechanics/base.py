@@ -92,14 +92,17 @@ class TwoPlayerModule(CheckpointModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         for name, count in {"latent_dim": latent_dim, "n_critic": n_critic, "accumulate": accumulate}.items():
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
+            if count < 1 or not isinstance(count, int):
+                whole = "" if isinstance(count, int) else ", which is no whole number"
+                raise ValueError(f"{name} must be at least 1, got {count}{whole}")
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for a model without labels, got {num_classes}")
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {ema_decay}")
         if ema_decay is not None and ema_kimg is not None:
             raise ValueError("ema_decay and ema_kimg say the same thing in two ways: give one of them")
+        if ema_kimg is not None and not ema_kimg > 0:
+            raise ValueError(f"ema_kimg must be above 0, got {ema_kimg}")
         if ema_rampup is not None and ema_kimg is None:
             raise ValueError("ema_rampup ramps up ema_kimg: give that too")
         self.generator, self.discriminator = generator, discriminator
@@ -260,6 +263,8 @@ class TwoPlayerModule(CheckpointModule):
             ValueError: if a conditional model is given a batch without labels.
         """
         if isinstance(batch, dict):
+            if "image" not in batch:
+                raise ValueError(f"the batch is a dict of {', '.join(map(repr, batch))}: it needs 'image'")
             x, y = batch["image"], batch.get("label")
         else:
             x, y = (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1] if len(batch) > 1 else None)

@@ -1,5 +1,6 @@
 """Checkpoints that name their class, hold plain values, and rebuild their model with ``weights_only=True``."""
 
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from functools import partial
@@ -50,8 +51,11 @@ class CheckpointModule(SamplingModule):
         known = {path_of(subclass): subclass for subclass in subclasses(cls)}
         if wrote not in known:
             raise ValueError(f"{checkpoint_path} was written by {wrote}, which is no imported {cls.__name__}")
+        saved = checkpoint.get("hyper_parameters", {})
+        if "_instantiator" not in saved:  # Lightning then calls the class itself, with what is saved as it stands
+            kwargs = {name: _rebuild(value) for name, value in saved.items() if _is_spec(value)} | kwargs
         model = super(CheckpointModule, known[wrote]).load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        model.hparams.update(checkpoint.get("hyper_parameters", {}))
+        model.hparams.update({name: value for name, value in saved.items() if name not in kwargs})
         return model
 
     def _set_hparams(self, hp: Any) -> None:
@@ -100,6 +104,18 @@ def _spec(cls: Any, init_args: Mapping[str, Any] | None) -> Any:
     if entries is _plain or not isinstance(cls, type) or "<locals>" in cls.__qualname__:
         return _plain
     return {"class_path": path_of(cls), "init_args": entries}
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, dict) and "class_path" in value
+
+
+def _rebuild(spec: Mapping[str, Any]) -> Any:
+    """A clipping rule, or a class or partial that is called later, from its plain form."""
+    module, _, name = spec["class_path"].rpartition(".")
+    cls, init_args = getattr(importlib.import_module(module), name), spec.get("init_args", {})
+    later = partial(cls, **init_args)
+    return later() if is_dataclass(cls) else later
 
 
 def path_of(cls: type) -> str:

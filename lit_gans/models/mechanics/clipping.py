@@ -83,4 +83,6 @@ class AdaptiveClip(Clip):
 
 def as_clip(rule: float | Clip | None) -> Callable[[Iterable[Tensor]], None] | None:
     """A plain number means clipping by norm, as in ``Trainer(gradient_clip_val=...)``."""
+    if not (rule is None or isinstance(rule, (int, float)) or callable(rule)):
+        raise ValueError(f"g_clip and d_clip take a number, NormClip, ValueClip or AdaptiveClip, got {rule!r}")
     return NormClip(float(rule)) if isinstance(rule, (int, float)) else rule
