@@ -15,8 +15,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-import lit_gans.networks
-import lit_gans.regularizers  # noqa: F401 - short names are those of imported classes
 from lit_gans.callbacks import SampleGrid
 from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
