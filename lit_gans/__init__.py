@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lit_gans.version import __version__
 
 if TYPE_CHECKING:
-    from lit_gans.callbacks import ReplicaCheck, SampleGrid
+    from lit_gans.callbacks import GenerativeMetrics, ReplicaCheck, SampleGrid
     from lit_gans.data import ImageDataModule
     from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
 
@@ -17,6 +17,7 @@ _ROOM_OF = {
     "CGAN": "models",
     "DCGAN": "models",
     "GAN": "models",
+    "GenerativeMetrics": "callbacks",
     "ImageDataModule": "data",
     "ReplicaCheck": "callbacks",
     "SNGAN": "models",
@@ -32,6 +33,7 @@ __all__ = (
     "SNGAN",
     "WGAN",
     "WGANGP",
+    "GenerativeMetrics",
     "ImageDataModule",
     "ReplicaCheck",
     "SampleGrid",

@@ -16,6 +16,8 @@ COMMANDS = {
     "validate": ("training", "both players' losses on held-out data"),
     "test": ("training", "the same on the test split"),
     "sample": ("sampling", "images from a checkpoint: sample last.ckpt -n 64 --seed 0 -o samples.png"),
+    "evaluate": ("evaluation", "FID and its kin: evaluate last.ckpt --protocol quick -o result.json"),
+    "compare": ("comparison", "which of two results is better: compare one.json other.json"),
     "check-data": ("data", "examine a data set: check-data --data.dataset folder --data.root DIR"),
     "list": ("listing", "models, data sets and configs"),
 }

@@ -1,8 +1,17 @@
 """Lightning callbacks, each of use to any LightningModule with the few attributes its docstring names."""
 
+from lit_gans.callbacks.generative_metrics import GenerativeMetrics
 from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.replicas import ReplicaCheck
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.samples import SampleGrid
 
-__all__ = ("BestCheckpoint", "GameProgressBar", "LastCheckpoint", "ReplicaCheck", "SampleGrid", "SaveConfig")
+__all__ = (
+    "BestCheckpoint",
+    "GameProgressBar",
+    "GenerativeMetrics",
+    "LastCheckpoint",
+    "ReplicaCheck",
+    "SampleGrid",
+    "SaveConfig",
+)

@@ -242,6 +242,21 @@ class ImageDataModule(LightningDataModule):
                 array, labels = self._torchvision(train)
         return ArrayImages(array[: self.limit], labels[: self.limit], channels, size)
 
+    def describe(self, split: Split) -> dict[str, Any]:
+        """What tells the images of a split from all others, as plain values; of a ``folder``, a hash of the files."""
+        identity: dict[str, Any] = {
+            "dataset": self.dataset,
+            "split": split,
+            "limit": self.limit,
+            "image_size": self.image_size,
+            "channels": self.channels,
+        }
+        if self.dataset == "folder":
+            identity["files"] = self._files.digest()
+        if self.dataset == "fake":
+            identity["fake_length"] = self.fake_length
+        return identity
+
     def _place(self, source: Source) -> Source:
         """Decode into memory what fits, and look at a sample of what does not."""
         size = len(source) * int(np.prod(source.shape))

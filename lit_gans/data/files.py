@@ -1,5 +1,6 @@
 """Image files of a folder or a .zip: finding them, reading their headers, decoding them, and saying what is wrong."""
 
+import hashlib
 import io
 import os
 import zipfile
@@ -104,6 +105,21 @@ class ImageFiles:
         wanted = list(range(len(self)) if indices is None else indices)
         with ThreadPoolExecutor() as pool:
             return dict(zip([self.names[i] for i in wanted], pool.map(self.header, wanted), strict=True))
+
+    def digest(self) -> str:
+        """A hash of all names and contents, in order."""
+
+        def content(index: int) -> bytes:
+            name = self.names[index]
+            data = (
+                (self.root / name).read_bytes()
+                if self.root.is_dir()
+                else _archive(str(self.root), os.getpid()).read(name)
+            )
+            return hashlib.blake2b(name.encode() + b"\0" + data, digest_size=16).digest()
+
+        with ThreadPoolExecutor() as pool:
+            return hashlib.blake2b(b"".join(pool.map(content, range(len(self)))), digest_size=16).hexdigest()
 
     def decode(self, index: int) -> Image.Image:
         """The picture, turned upright as its EXIF tag says.

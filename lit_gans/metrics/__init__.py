@@ -1,1 +1,47 @@
-"""Distances between sets of images."""
+"""Distances between sets of images, each stamped with the protocol it was measured by."""
+
+from lit_gans.metrics.classes import ClassStatistics
+from lit_gans.metrics.evaluation import METRICS, Evaluation, Result
+from lit_gans.metrics.extractors import (
+    Classifier,
+    FeatureExtractor,
+    Features,
+    InceptionV3,
+    ModuleExtractor,
+    load_extractor,
+)
+from lit_gans.metrics.frechet import FrechetDistance, Moments, frechet_distance
+from lit_gans.metrics.inception_score import InceptionScore, inception_score
+from lit_gans.metrics.kernel import KernelDistance, kernel_distance
+from lit_gans.metrics.prdc import Manifold, PrecisionRecall, precision_recall
+from lit_gans.metrics.protocol import PROTOCOLS, Protocol, differences, load_protocol
+from lit_gans.metrics.reference import Reference, real_statistics
+
+__all__ = (
+    "METRICS",
+    "PROTOCOLS",
+    "ClassStatistics",
+    "Classifier",
+    "Evaluation",
+    "FeatureExtractor",
+    "Features",
+    "FrechetDistance",
+    "InceptionScore",
+    "InceptionV3",
+    "KernelDistance",
+    "Manifold",
+    "ModuleExtractor",
+    "Moments",
+    "PrecisionRecall",
+    "Protocol",
+    "Reference",
+    "Result",
+    "differences",
+    "frechet_distance",
+    "inception_score",
+    "kernel_distance",
+    "load_extractor",
+    "load_protocol",
+    "precision_recall",
+    "real_statistics",
+)

@@ -1,0 +1,263 @@
+"""FID and its kin while training, in the validation loop, where checkpoints can be chosen by them."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from lit_gans.metrics.evaluation import HIGHER_IS_BETTER, Evaluation, Result, check_metrics
+from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
+from lit_gans.metrics.protocol import Protocol, load_protocol, stamp
+from lit_gans.metrics.reals import real_images
+from lit_gans.metrics.reference import RealImages, Reference, real_statistics
+from lit_gans.metrics.sampling import measured_network, model_sampler, standing_statistics
+
+__all__ = ("GenerativeMetrics",)
+
+
+class GenerativeMetrics(Callback):
+    """Measures the generator in each validation, and logs ``val/fid`` (``val/fd_<extractor>``), ``val/is`` and so on.
+
+    Values are there before checkpoints are chosen, so ``ModelCheckpoint(monitor="val/fid")`` keeps the state that was
+    measured. Training goes on as if nothing had happened: random numbers, modes and gradients are left alone. Each
+    result's protocol is logged as a hyper-parameter, and saved with the values in checkpoints, under
+    ``lit_gans_metrics``. At the end of training best and last values are told.
+
+    Works with any LightningModule that has ``sample(n)`` → images (n, C, H, W) in [-1, 1], in any Trainer. A module
+    without validation gets one for this callback alone. Real images are those of an ``ImageDataModule``, else the data
+    set of the training loader.
+
+    Args:
+        metrics: Of ``fd``, ``is``, ``kid``, ``pr``, ``classes``, ``mmd``, ``fd_infinity``.
+        extractor: What looks at the images, see ``lit_gans.metrics.load_extractor``; None takes the classifier of its
+            own for ``digits`` and ``mnist``, else ``inception``.
+        protocol: A preset of ``lit_gans.metrics.PROTOCOLS`` by name, or a ``Protocol``.
+        every_n_steps: Validate, and measure, each so many training batches; None leaves that to the Trainer.
+        ema: Whether to measure the averaged generator, where there is one.
+        sample: ``sample(module, n)`` → images, in place of the module's method.
+        reals: The real images, in place of the training data: a data set or a tensor.
+
+    Raises:
+        ValueError: An argument is out of range; before training, if data or extractor do not allow what is asked for.
+        FileNotFoundError: Before training, if the extractor's weights are nowhere.
+        TypeError: Before training, if there is no ``sample``, or no real images.
+
+    >>> from lightning import Trainer
+    >>> callback = GenerativeMetrics(["fd", "classes"], extractor="digits", every_n_steps=500)
+    >>> trainer = Trainer(callbacks=[callback], accelerator="cpu", logger=False)
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] = ("fd",),
+        extractor: str | nn.Module | FeatureExtractor | None = None,
+        protocol: str | Protocol = "quick",
+        every_n_steps: int | None = None,
+        ema: bool = True,
+        sample: Callable[[LightningModule, int], Tensor] | None = None,
+        reals: Any = None,
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        self.metrics, self.extractor = check_metrics(metrics), extractor
+        self.protocol = load_protocol(protocol)
+        if not ema:
+            self.protocol = self.protocol.changed(ema=False)
+        self.every_n_steps, self.sample, self.reals = every_n_steps, sample, reals
+        self.history: list[tuple[int, dict[str, float]]] = []
+        """Steps and values so far."""
+        self.result: Result | None = None
+        """The latest, with its stamp."""
+        self._reference: Reference | None = None
+        self._evaluation: Evaluation | None = None
+
+    @property
+    def best(self) -> dict[str, tuple[int, float]]:
+        """For each value, the step at which it was best, and that value; NaN is never best."""
+        found: dict[str, tuple[int, float]] = {}
+        for step, values in self.history:
+            for key, value in values.items():
+                sign = -1 if key in HIGHER_IS_BETTER else 1
+                if not math.isnan(value) and (key not in found or sign * value < sign * found[key][1]):
+                    found[key] = (step, value)
+        return found
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The latest values."""
+        return self.history[-1][1] if self.history else {}
+
+    # before training
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for all that is needed: extractor, samples, real images, and a validation to work in."""
+        if stage not in ("fit", "validate"):
+            return
+        data: Any = getattr(trainer, "datamodule", None)
+        name = getattr(data, "dataset", None)
+        extractor = self.extractor or (name if name in ("digits", "mnist") else "inception")
+        self._evaluation = Evaluation(self.metrics, load_extractor(extractor), self.protocol)
+        model_sampler(pl_module, self.protocol, 0, self.sample)
+        with standing_statistics(pl_module, self.protocol.changed(standing=min(1, self.protocol.standing))):
+            pass
+        if self.reals is not None or hasattr(data, "source"):
+            self._evaluation.check(len(self._open_reals(trainer)))
+        if stage == "fit":
+            self._arrange_validation(trainer, pl_module)
+
+    def _arrange_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set how often to validate, and see to it that validation happens at all."""
+        if trainer.limit_val_batches == 0:
+            raise ValueError("GenerativeMetrics works in the validation loop, which limit_val_batches=0 switches off")
+        if self.every_n_steps is not None:
+            before = trainer.check_val_every_n_epoch, trainer.val_check_interval
+            if before != (None, self.every_n_steps):
+                rank_zero_info(f"GenerativeMetrics: validation every {self.every_n_steps} training batches")
+            trainer.check_val_every_n_epoch = None
+            trainer.val_check_interval = self.every_n_steps
+        source = trainer.fit_loop.epoch_loop.val_loop._data_source
+        owner: Any = source.instance if source.is_module() else None
+        if owner is not None and (not source.is_defined() or not owner.val_dataloader()):
+            owner.val_dataloader = lambda: DataLoader([0])  # type: ignore[arg-type]
+            pl_module.validation_step = lambda *_: None  # type: ignore[method-assign]
+        elif not trainer.enable_validation:  # loaders without a step
+            pl_module.validation_step = lambda *_: None  # type: ignore[method-assign]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the real images, and log the protocol."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._prepare(trainer, pl_module)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"metrics_protocol": self._stamp(trainer, pl_module)})
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> Reference:
+        """Statistics of the real images, computed or read once a run."""
+        evaluation = self._checked()
+        if self._reference is None:
+            p = self.protocol
+            self._reference = real_statistics(
+                lambda: self._open_reals(trainer),
+                evaluation.extractor,
+                self._identity(trainer),
+                p.mirror,
+                p.reals,
+                evaluation.needs_features,
+                pl_module.device,
+                self._progress(trainer),
+            )
+            evaluation.check(self._reference.moments.n)
+        return self._reference
+
+    def _open_reals(self, trainer: Trainer) -> RealImages:
+        data: Any = getattr(trainer, "datamodule", None)
+        if self.reals is not None:
+            return real_images(self.reals)
+        if hasattr(data, "source"):
+            source = data.source(self.protocol.split)
+            if source is None:
+                raise ValueError(
+                    f"the data has no {self.protocol.split} split, which the protocol takes real images of"
+                )
+            return real_images(source)
+        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        if dataset is None or self.protocol.split != "train":
+            raise TypeError(
+                f"GenerativeMetrics finds no {self.protocol.split} images: give it some with reals=, "
+                "or train with an ImageDataModule"
+            )
+        return real_images(dataset)
+
+    def _identity(self, trainer: Trainer) -> dict[str, Any] | None:
+        """What tells the real images from others; None where they cannot be told."""
+        data: Any = getattr(trainer, "datamodule", None)
+        described = self.reals is None and hasattr(data, "describe")
+        return data.describe(self.protocol.split) if described else None
+
+    def _checked(self) -> Evaluation:
+        assert self._evaluation is not None, "setup was not called"
+        return self._evaluation
+
+    # measuring
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """See to it that the last state is validated, whatever the interval."""
+        last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        if trainer.global_step == trainer.max_steps or (trainer.is_last_batch and last_epoch):
+            trainer.should_stop = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log."""
+        if not trainer.sanity_checking and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            values = self._measure(trainer, pl_module)
+            pl_module.log_dict({f"val/{key}": value for key, value in values.items()}, sync_dist=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the last state, if training was stopped between validations, and tell best and last."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not self.history or self.history[-1][0] != trainer.global_step:
+            values = self._measure(trainer, pl_module)
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped
+            for logger in trainer.loggers:
+                logger.log_metrics({f"val/{key}": value for key, value in values.items()}, step=max(0, step - 1))
+        best = self.best
+        for key, value in self.last.items():
+            if key in best and not key.endswith("_std"):
+                step, good = best[key]
+                rank_zero_info(f"val/{key}: best {good:.5g} at step {step}, last {value:.5g} at {trainer.global_step}")
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """Values by name; NaN, with a warning, if the generator makes such."""
+        reference, evaluation = self._prepare(trainer, pl_module), self._checked()
+        with torch.no_grad(), standing_statistics(pl_module, self.protocol):
+            try:
+                result = evaluation.measure(
+                    lambda seed: model_sampler(pl_module, self.protocol, seed, self.sample),
+                    reference,
+                    pl_module.device,
+                    self._progress(trainer),
+                )
+            except FloatingPointError as error:
+                rank_zero_warn(f"step {trainer.global_step}: {error}")
+                result = Result(dict.fromkeys(self.last, math.nan) or {evaluation.extractor.key: math.nan})
+        evaluation.extractor.to("cpu")
+        result.protocol = self._stamp(trainer, pl_module)
+        self.result = result
+        self.history.append((trainer.global_step, result.metrics))
+        return result.metrics
+
+    def _stamp(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """All that the values depend on."""
+        assert self._reference is not None
+        identity = self._identity(trainer) or {"dataset": "of the training loader" if self.reals is None else "given"}
+        data = {**identity, "count": self._reference.moments.n}
+        averaged = measured_network(pl_module, self.protocol.ema)[1]
+        return stamp(self.protocol, data, self._checked().extractor.describe(), averaged, trainer.world_size)
+
+    @staticmethod
+    def _progress(trainer: Trainer) -> Callable[[Iterable[int], str], Iterable[int]]:
+        shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        return lambda blocks, title: tqdm(blocks, title, leave=False, delay=1, disable=None if shown else True)
+
+    # what is kept
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the latest values beside the weights, with the step they are of, and their protocol."""
+        if self.result is not None:
+            step, values = self.history[-1]
+            checkpoint["lit_gans_metrics"] = {"step": step, "values": values, "protocol": self.result.protocol}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, so that best and last outlive a resume."""
+        return {"history": [[step, values] for step, values in self.history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the history."""
+        self.history = [(step, values) for step, values in state_dict["history"]]

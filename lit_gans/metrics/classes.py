@@ -1,0 +1,89 @@
+"""Which classes a generator draws, by an extractor that knows some."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_gans.metrics.base import FeatureMetric
+from lit_gans.metrics.extractors import FeatureExtractor, Features
+from lit_gans.metrics.inception_score import logits_of
+
+__all__ = ("ClassShares", "ClassStatistics")
+
+
+class ClassShares(NamedTuple):
+    """Float64, of the generated images unless said otherwise."""
+
+    shares: Tensor
+    """Share of each class, (K,), summing to 1."""
+    real_shares: Tensor
+    """The same of the real images."""
+    entropy: Tensor
+    """Of the shares, in nats, between 0 and log K."""
+    modes: Tensor
+    """Number of classes drawn at least a tenth as often as they occur in the data."""
+    confidence: Tensor
+    """Mean probability of the likeliest class, in [1/K, 1]."""
+    real_confidence: Tensor
+    """The same of the real images."""
+
+
+class ClassStatistics(FeatureMetric):
+    """Share of each class against the data's, entropy, modes covered, and how sure the classifier is.
+
+    Args:
+        extractor: One with logits; see ``load_extractor``.
+        reference: Counts (K + 1,) of the real images by class, and last the sum of their confidences, in place of
+            ``update(images, real=True)``.
+        kwargs: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: if the extractor has no logits; in ``compute``, if a side has no images.
+
+    Example:
+        >>> statistics = ClassStatistics("digits")
+        >>> for real in (True, False):
+        ...     statistics.update(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), real=real)
+        >>> float(statistics.compute().modes), abs(float(statistics.compute().entropy))
+        (1.0, 0.0)
+    """
+
+    higher_is_better = None
+    real_counts: Tensor
+    fake_counts: Tensor
+
+    def __init__(
+        self, extractor: str | nn.Module | FeatureExtractor, reference: Tensor | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(extractor, **kwargs)
+        self.__dict__["reference"] = reference
+        self.reference: Tensor | None
+        for side in ("real", "fake"):
+            width = (self.extractor.num_classes or 0) + 1
+            self.add_state(f"{side}_counts", torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def add(self, seen: Features, side: str) -> None:
+        """Count."""
+        counted = count_classes(logits_of(seen, self.extractor, "ClassStatistics"))
+        held = getattr(self, f"{side}_counts")
+        setattr(self, f"{side}_counts", counted if len(held) != len(counted) else held + counted)
+
+    def compute(self) -> ClassShares:
+        """The statistics."""
+        self.need("fake", 1, "to count")
+        if self.reference is None:
+            self.need("real", 1, "to compare with")
+        real = self.real_counts if self.reference is None else self.reference.to(self.device)
+        shares, real_shares = (counts[:-1] / counts[:-1].sum() for counts in (self.fake_counts, real))
+        entropy = -torch.xlogy(shares, shares).sum()
+        modes = ((shares >= 0.1 * real_shares) & (shares > 0)).sum().double()
+        confidence, real_confidence = (counts[-1] / counts[:-1].sum() for counts in (self.fake_counts, real))
+        return ClassShares(shares, real_shares, entropy, modes, confidence, real_confidence)
+
+
+def count_classes(logits: Tensor) -> Tensor:
+    """Number of images of each class, by the likeliest of logits (N, K), and last the sum of its probabilities."""
+    best = logits.double().softmax(1).max(1)
+    counts = torch.bincount(best.indices, minlength=logits.shape[1]).double()
+    return torch.cat([counts, best.values.sum().view(1)])

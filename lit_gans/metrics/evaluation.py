@@ -1,0 +1,242 @@
+"""Measuring a generator: one pass over its samples feeds all metrics, and the result carries its stamp."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_gans.metrics.base import FeatureMetric, rank_and_world
+from lit_gans.metrics.classes import ClassShares, ClassStatistics
+from lit_gans.metrics.extractors import FeatureExtractor
+from lit_gans.metrics.frechet import FrechetDistance
+from lit_gans.metrics.inception_score import InceptionScore
+from lit_gans.metrics.kernel import KernelDistance
+from lit_gans.metrics.prdc import PrecisionRecall
+from lit_gans.metrics.protocol import Protocol
+from lit_gans.metrics.reference import BLOCK, Reference, shard
+from lit_gans.metrics.sampling import Sampler, quantise
+
+__all__ = ("METRICS", "Evaluation", "Progress", "Result", "check_metrics")
+
+METRICS = {
+    "fd": "Fréchet distance: FID with Inception's features",
+    "fd_infinity": "its value for infinitely many samples",
+    "is": "Inception score",
+    "kid": "kernel distance: KID",
+    "mmd": "the kernel distance of all images at once",
+    "pr": "precision, recall, density, coverage",
+    "classes": "classes covered, their entropy, how sure the classifier is",
+}
+"""What can be measured, by name; ``fid`` is another name of ``fd``."""
+HIGHER_IS_BETTER = {"is", "precision", "recall", "density", "coverage", "modes", "entropy", "confidence"}
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+
+
+@dataclass
+class Result:
+    """What was measured.
+
+    Args:
+        metrics: Values by name; the Fréchet distance is ``fid`` or ``fd_<extractor>``.
+        intervals: 95 % intervals of some of them, for the sampling of the generated images.
+        classes: Shares of the classes among generated and real images.
+        protocol: The stamp.
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    classes: dict[str, list[float]] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
+def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """The metrics meant, each once.
+
+    Raises:
+        ValueError: if one does not exist.
+    """
+    meant = ["fd" if name == "fid" else name for name in names]
+    for name in meant:
+        if name not in METRICS:
+            raise ValueError(f"there is no metric {name!r}: there are {', '.join(METRICS)}")
+    if not meant:
+        raise ValueError(f"no metric was asked for: there are {', '.join(METRICS)}")
+    return tuple(dict.fromkeys(meant))
+
+
+class Evaluation:
+    """Measures images against a reference.
+
+    Args:
+        metrics: Of ``METRICS``.
+        extractor: What looks at the images.
+        protocol: What to follow.
+        resamples: Number of bootstrap resamples behind the interval of the Fréchet distance; 0 for no interval.
+
+    Raises:
+        ValueError: if the extractor cannot serve a metric.
+    """
+
+    def __init__(
+        self, metrics: Sequence[str], extractor: FeatureExtractor, protocol: Protocol, resamples: int = 0
+    ) -> None:
+        self.metrics, self.protocol, self.resamples = check_metrics(metrics), protocol, resamples
+        self.extractor = extractor if protocol.resize is None else extractor.with_resize(protocol.resize)
+        if self.extractor.num_features is not None and self.extractor.num_classes is None:
+            for name in {"is", "classes"} & set(self.metrics):
+                raise ValueError(f"{name} needs class logits, and the extractor {extractor.name!r} has none")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the features of all real images are wanted, or their sums are enough."""
+        return bool({"kid", "mmd", "pr"} & set(self.metrics))
+
+    def check(self, reals: int | None) -> None:
+        """Refuse, before the long work, what the numbers of images do not allow.
+
+        Args:
+            reals: How many real images there are; None if that is not known yet.
+
+        Raises:
+            ValueError: naming the number and the remedy.
+        """
+        p = self.protocol
+        if reals is not None and p.reals is not None and p.reals > reals:
+            raise ValueError(
+                f"the protocol {p.name} takes {p.reals} real images, but the {p.split} split has {reals}: "
+                "choose another protocol"
+            )
+        available = {"generated": p.fakes, "real": None if reals is None else min(reals, p.reals or reals)}
+        for side, n in available.items():
+            if n is None:
+                continue
+            if "kid" in self.metrics and n < p.kid_subset_size:
+                raise ValueError(
+                    f"kid draws subsets of {p.kid_subset_size} images, but there are only {n} {side} ones: "
+                    f"set kid_subset_size to at most {n}, or leave kid out"
+                )
+            if "pr" in self.metrics and n <= max(p.k, p.k_density):
+                raise ValueError(f"pr needs more than {max(p.k, p.k_density)} {side} images, there are {n}")
+        if "is" in self.metrics and p.fakes < p.is_splits:
+            raise ValueError(f"is needs at least {p.is_splits} generated images, one for each split, not {p.fakes}")
+
+    def measure(
+        self,
+        sampler: Callable[[int], Sampler],
+        reference: Reference,
+        device: torch.device,
+        progress: Progress = lambda blocks, title: blocks,
+    ) -> Result:
+        """Draw, look, compute; the same on all processes.
+
+        Args:
+            sampler: From a seed of latents to what draws blocks of images.
+            reference: The real side.
+            device: Where the images are looked at.
+            progress: Wraps the loop over blocks, to show how far it is.
+
+        Raises:
+            ValueError: if the images are not finite, or of another form than they should be.
+        """
+        reference = reference.to(device if device.type == "cuda" else torch.device("cpu"))
+        results = []
+        for seed in range(self.protocol.seed, self.protocol.seed + self.protocol.repeats):
+            metrics = {name: metric.to(reference.moments.mean.device) for name, metric in self._metrics(reference)}
+            self._draw(sampler(seed), list(metrics.values()), device, progress)
+            results.append(self._compute(metrics, reference))
+        return _mean(results)
+
+    def _metrics(self, reference: Reference) -> Iterable[tuple[str, FeatureMetric]]:
+        """The metrics, fed with the real side."""
+        e, p, names = self.extractor, self.protocol, set(self.metrics)
+        if names & {"fd", "fd_infinity"}:
+            keep = self.resamples > 0 or "fd_infinity" in names
+            yield "fd", FrechetDistance(e, reference.moments, keep_features=keep)
+        if "is" in names:
+            yield "is", InceptionScore(e, p.is_splits)
+        if "kid" in names:
+            yield "kid", KernelDistance(e, p.kid_subsets, p.kid_subset_size, reference.features)
+        if "mmd" in names:
+            yield "mmd", KernelDistance(e, None, reference=reference.features)
+        if "pr" in names:
+            yield "pr", PrecisionRecall(e, p.k, p.k_density, reference.manifold)
+        if "classes" in names:
+            yield "classes", ClassStatistics(e, reference.counts)
+
+    def _draw(self, draw: Sampler, metrics: Sequence[FeatureMetric], device: torch.device, progress: Progress) -> None:
+        """Feed the metrics with this process's share of the samples."""
+        finite = torch.ones((), device=device)
+        n = self.protocol.fakes
+        for block in progress(shard(n), "samples"):
+            images = draw(block)
+            if isinstance(images, Tensor) and images.is_floating_point():
+                finite *= images.isfinite().all()
+                images = quantise(images.nan_to_num())
+            images = images[: n - block * BLOCK]
+            images = images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
+            seen = self.extractor(images)
+            index = torch.arange(block * BLOCK, block * BLOCK + len(images))
+            for metric in metrics:
+                metric.update(seen, False, index)
+        if rank_and_world()[1] > 1:  # a decision for all processes
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        if not finite:
+            raise FloatingPointError("the generator makes NaN or infinite values: there is nothing to measure")
+
+    def _compute(self, metrics: Mapping[str, FeatureMetric], reference: Reference) -> Result:
+        """Values, in the order of ``METRICS``."""
+        result, n, p = Result({}), self.protocol.fakes, self.protocol
+        if (distance := metrics.get("fd")) is not None:
+            assert isinstance(distance, FrechetDistance)
+            key = self.extractor.key
+            if "fd" in self.metrics:
+                result.metrics[key] = float(distance.compute())
+                if self.resamples:
+                    low, high = distance.interval(resamples=self.resamples)
+                    result.intervals[key] = (float(low), float(high))
+            if "fd_infinity" in self.metrics:
+                result.metrics[f"{key}_infinity"] = float(distance.infinity())
+        for name, parts in (("is", p.is_splits), ("kid", min(p.kid_subsets, max(1, n // p.kid_subset_size)))):
+            if name in metrics:
+                mean, std = (float(value) for value in metrics[name].compute())
+                result.metrics |= {name: mean, f"{name}_std": std}
+                result.intervals[name] = _about(mean, std / math.sqrt(parts))
+        if "mmd" in metrics:
+            result.metrics["mmd"] = float(metrics["mmd"].compute().mean)
+        if "pr" in metrics:
+            values = {name: float(value) for name, value in metrics["pr"].compute()._asdict().items()}
+            result.metrics |= values
+            for name in ("precision", "recall", "coverage"):
+                count = n if name == "precision" else len(reference.manifold)
+                share = values[name]
+                result.intervals[name] = _about(share, math.sqrt(share * (1 - share) / count))
+        if "classes" in metrics:
+            statistics: ClassShares = metrics["classes"].compute()
+            result.metrics |= {key: float(getattr(statistics, key)) for key in ("modes", "entropy", "confidence")}
+            result.classes = {"fake": statistics.shares.tolist(), "real": statistics.real_shares.tolist()}
+        return result
+
+
+def _about(value: float, error: float) -> tuple[float, float]:
+    """The 95 % interval of a value with this standard error."""
+    return value - 1.96 * error, value + 1.96 * error
+
+
+def _mean(results: Sequence[Result]) -> Result:
+    """The mean of several measurements; what comes of the seeds is added as ``<name>_seeds_std``."""
+    if len(results) == 1:
+        return results[0]
+    mean = Result({}, classes=results[0].classes)
+    for key in results[0].metrics:
+        values = torch.tensor([result.metrics[key] for result in results], dtype=torch.float64)
+        mean.metrics[key] = float(values.mean())
+        if not key.endswith("_std"):
+            mean.metrics[f"{key}_seeds_std"] = float(values.std())
+    for key in results[0].intervals:
+        low, high = (sum(r.intervals[key][i] for r in results) / len(results) for i in (0, 1))
+        mean.intervals[key] = (low, high)
+    return mean
