@@ -263,7 +263,7 @@ class ModuleExtractor(FeatureExtractor):
     ) -> None:
         options: dict[str, Any] = {}
         if isinstance(network, str):
-            name = name or network.rpartition(":")[2].removesuffix(".pt").rpartition("/")[2].rpartition(".")[2]
+            name = name or network.rpartition(":")[2].removesuffix(".pt").rpartition("/")[2].rpartition(".")[2].lower()
             network, options = load_network(network)
         else:
             network = copy.deepcopy(network)  # it will be frozen
