@@ -76,6 +76,7 @@ class GenerativeMetrics(Callback):
         """The latest, with its stamp."""
         self._reference: Reference | None = None
         self._evaluation: Evaluation | None = None
+        self._lent: list[tuple[Any, str]] = []
 
     @property
     def best(self) -> dict[str, tuple[int, float]]:
@@ -124,10 +125,21 @@ class GenerativeMetrics(Callback):
         source = trainer.fit_loop.epoch_loop.val_loop._data_source
         owner: Any = source.instance if source.is_module() else None
         if owner is not None and (not source.is_defined() or not owner.val_dataloader()):
-            owner.val_dataloader = lambda: DataLoader([0])  # type: ignore[arg-type]
-            pl_module.validation_step = lambda *_: None  # type: ignore[method-assign]
+            self._lend(owner, "val_dataloader", lambda: DataLoader([0]))  # type: ignore[arg-type]
+            self._lend(pl_module, "validation_step", lambda *_: None)
         elif not trainer.enable_validation:  # loaders without a step
-            pl_module.validation_step = lambda *_: None  # type: ignore[method-assign]
+            self._lend(pl_module, "validation_step", lambda *_: None)
+
+    def _lend(self, owner: Any, name: str, method: Callable[..., Any]) -> None:
+        """Give a method to one that lacks it, until ``teardown``."""
+        setattr(owner, name, method)
+        self._lent.append((owner, name))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take back what was lent, and free the memory."""
+        for owner, name in self._lent:
+            delattr(owner, name)
+        self._lent, self._reference = [], None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the real images, and log the protocol."""
