@@ -11,14 +11,20 @@ from lit_gans.version import __version__
 if TYPE_CHECKING:
     from lit_gans.callbacks import GenerativeMetrics, ReplicaCheck, SampleGrid
     from lit_gans.data import ImageDataModule
+    from lit_gans.metrics import ClassStatistics, FrechetDistance, InceptionScore, KernelDistance, PrecisionRecall
     from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
 
 _ROOM_OF = {
     "CGAN": "models",
+    "ClassStatistics": "metrics",
     "DCGAN": "models",
+    "FrechetDistance": "metrics",
     "GAN": "models",
     "GenerativeMetrics": "callbacks",
     "ImageDataModule": "data",
+    "InceptionScore": "metrics",
+    "KernelDistance": "metrics",
+    "PrecisionRecall": "metrics",
     "ReplicaCheck": "callbacks",
     "SNGAN": "models",
     "SampleGrid": "callbacks",
@@ -33,8 +39,13 @@ __all__ = (
     "SNGAN",
     "WGAN",
     "WGANGP",
+    "ClassStatistics",
+    "FrechetDistance",
     "GenerativeMetrics",
     "ImageDataModule",
+    "InceptionScore",
+    "KernelDistance",
+    "PrecisionRecall",
     "ReplicaCheck",
     "SampleGrid",
     "__version__",

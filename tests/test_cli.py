@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from refusals import refused
 from torch import nn
 
 from lit_gans.cli import COMMANDS, main
@@ -43,20 +44,6 @@ def fit(*words, name="gan-digits"):
 
 def load(path):
     return torch.load(path, weights_only=True)
-
-
-def refused(capsys, *words):
-    """The one message of a command that leaves with code 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    assert left.value.code == 2
-    assert "Traceback" not in err + out
-    assert "usage" not in out
-    (message,) = (line for line in err.splitlines() if line.startswith("lit_gans: "))
-    assert len(message) < 600
-    return message
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+import lit_gans.callbacks
 import lit_gans.models
 import lit_gans.networks
 from lit_gans.cli import main
@@ -52,9 +53,10 @@ def nodes(value):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_holds_only_what_differs_from_the_defaults(name):
-    given = [("ImageDataModule", CONTENT[name]["data"]), *nodes(CONTENT[name]["model"])]
+    callbacks = [node for callback in CONTENT[name]["trainer"].get("callbacks", []) for node in nodes(callback)]
+    given = [("ImageDataModule", CONTENT[name]["data"]), *nodes(CONTENT[name]["model"]), *callbacks]
     for class_path, arguments in given:
-        rooms = (lit_gans.models, lit_gans.networks)
+        rooms = (lit_gans.models, lit_gans.networks, lit_gans.callbacks)
         cls = ImageDataModule if class_path == "ImageDataModule" else None
         cls = cls or next((getattr(room, class_path) for room in rooms if hasattr(room, class_path)), None)
         if cls is None:
@@ -90,8 +92,9 @@ def words(name):
         "trainer.max_steps": max(2, n_critic),
         "trainer.limit_val_batches": 0,
         "trainer.enable_progress_bar": "false",
-        "trainer.callbacks+": "SampleGrid",
+        "trainer.callbacks": "SampleGrid",
         "trainer.callbacks.n": 4,
+        "monitor": "null",
     }
     return ["fit", "--config", str(CONFIGS[name]), *(f"--{key}={value}" for key, value in options.items())]
 
@@ -124,6 +127,9 @@ def test_overlays_are_understood(name, capsys):
         for key, value in inner.items():
             if isinstance(value, dict):
                 holds(value, outer[key])
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                for one, other in zip(value, outer[key], strict=True):
+                    holds(one, other)
             else:
                 assert outer[key] == value or str(outer[key]).endswith(f".{value}"), key
 
@@ -138,3 +144,17 @@ def test_trainer_overlays_run_on_the_cpu(overlay):
     main([*options[:3], "--config", str(CONFIGS[overlay]), *options[3:], *steps])
     (checkpoint,) = Path("runs").rglob("last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["global_step"] == (12 if "debug" in overlay else 2)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if CONTENT[name]["trainer"].get("callbacks")])
+def test_it_measures_what_it_monitors(name):
+    """The shipped callbacks on a hundred samples, by the classifier of the data."""
+    dataset, every = CONTENT[name]["data"]["dataset"], "--trainer.callbacks.every_n_steps"
+    assert CONTENT[name]["monitor"] == f"val/fd_{dataset}"
+    options = [word for word in words(name) if not re.match(r"--(trainer.(callbacks|limit_val)|monitor)", word)]
+    callback = ["--trainer.callbacks", "GenerativeMetrics", "--trainer.callbacks.metrics", "[fd,classes]", f"{every}=1"]
+    protocol = '{"class_path": "lit_gans.metrics.Protocol", "init_args": {"fakes": 100}}'
+    main([*options, *callback, "--trainer.callbacks.extractor", dataset, "--trainer.callbacks.protocol", protocol])
+    (checkpoint,) = Path("runs").rglob("best.ckpt")
+    measured = torch.load(checkpoint, weights_only=True)["lit_gans_metrics"]
+    assert measured["values"].keys() == {f"fd_{dataset}", "modes", "entropy", "confidence"}

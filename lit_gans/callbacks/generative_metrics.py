@@ -154,7 +154,7 @@ class GenerativeMetrics(Callback):
         evaluation = self._checked()
         if self._reference is None:
             p = self.protocol
-            self._reference = real_statistics(
+            reference = real_statistics(
                 lambda: self._open_reals(trainer),
                 evaluation.extractor,
                 self._identity(trainer),
@@ -164,7 +164,8 @@ class GenerativeMetrics(Callback):
                 pl_module.device,
                 self._progress(trainer),
             )
-            evaluation.check(self._reference.moments.n)
+            evaluation.check(reference.moments.n)
+            self._reference = reference.to(evaluation.place(pl_module.device))
         return self._reference
 
     def _open_reals(self, trainer: Trainer) -> RealImages:

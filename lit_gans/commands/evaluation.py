@@ -135,6 +135,7 @@ def prepare(config: Namespace) -> Job:
     else:
         model = load_model(config.checkpoint)
         model_sampler(model, protocol, 0, None)
+        check_shape(model, ImageDataModule(**config.data.as_dict()))
         source = {
             "checkpoint": Path(config.checkpoint).name,
             "model": type(model).__name__,
@@ -142,8 +143,6 @@ def prepare(config: Namespace) -> Job:
         }
     job = Job(config, protocol, extractor, source)
     job.evaluation().check(None)
-    if config.checkpoint is not None:
-        check_shape(model, ImageDataModule(**job.data))
     return job
 
 

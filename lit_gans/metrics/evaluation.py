@@ -124,6 +124,11 @@ class Evaluation:
         if "is" in self.metrics and p.fakes < p.is_splits:
             raise ValueError(f"is needs at least {p.is_splits} generated images, one for each split, not {p.fakes}")
 
+    @staticmethod
+    def place(device: torch.device) -> torch.device:
+        """Where moments and distances are computed: on the CPU, unless the device knows float64."""
+        return device if device.type == "cuda" else torch.device("cpu")
+
     def measure(
         self,
         sampler: Callable[[int], Sampler],
@@ -142,7 +147,7 @@ class Evaluation:
         Raises:
             ValueError: if the images are not finite, or of another form than they should be.
         """
-        reference = reference.to(device if device.type == "cuda" else torch.device("cpu"))
+        reference = reference.to(self.place(device))
         results = []
         for seed in range(self.protocol.seed, self.protocol.seed + self.protocol.repeats):
             metrics = {name: metric.to(reference.moments.mean.device) for name, metric in self._metrics(reference)}

@@ -225,10 +225,12 @@ class Classifier(FeatureExtractor):
     def __init__(self, name: str) -> None:
         if name not in ("digits", "mnist"):
             raise ValueError(f"there is no classifier {name!r}: there are digits, mnist")
-        from lit_gans.metrics.classifiers import load_classifier  # with what trains it, which few need
+        from lit_gans.metrics.classifiers import WEIGHTS, load_classifier  # with what trains it, which few need
 
         network = load_classifier(name)  # type: ignore[arg-type]
-        super().__init__(network, name, image_size=8 if name == "digits" else 28, channels=1, chunk=64, chunk_gpu=256)
+        weights = hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest()
+        size = 8 if name == "digits" else 28
+        super().__init__(network, name, weights, image_size=size, channels=1, chunk=64, chunk_gpu=256)
 
 
 class ModuleExtractor(FeatureExtractor):

@@ -57,6 +57,8 @@ class Reference:
 
     def to(self, device: torch.device) -> "Reference":
         """The same on another device."""
+        if self.moments.mean.device == device:
+            return self
         counts, features = (None if t is None else t.to(device) for t in (self.counts, self.features))
         return Reference(self.moments.to(device), counts, features)
 

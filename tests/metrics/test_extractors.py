@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lit_gans.metrics import Classifier, FeatureExtractor, ModuleExtractor, load_extractor
+from lit_gans.metrics.classifiers import WEIGHTS
 from lit_gans.metrics.extractors import hash_of
 from lit_gans.metrics.images import resize
 
@@ -116,6 +117,7 @@ def test_shipped_classifiers(name):
     extractor = load_extractor(name)
     assert isinstance(extractor, Classifier)
     assert extractor.key == f"fd_{name}"
+    assert f"`{extractor.weights}`" in (WEIGHTS / "README.md").read_text()  # the card
     seen = extractor(pictures(3, size=28))
     assert seen.features.shape == (3, extractor.num_features)
     assert seen.logits.shape == (3, 10)
