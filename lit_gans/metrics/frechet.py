@@ -50,13 +50,20 @@ class Moments:
     @cached_property
     def factor(self) -> Tensor:
         """L with L Lᵀ = Σ, (D, rank): by Cholesky, or, where Σ is singular, without what is lost to rounding."""
-        if self.n > len(self.mean):
+        width, basis = len(self.mean), None
+        if self.n > width:
             lower, failed = torch.linalg.cholesky_ex(self.covariance)
             if not failed:
                 return lower
-        values, vectors = torch.linalg.eigh(self.covariance)
-        kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
-        return vectors[:, kept] * values[kept].sqrt()
+        elif self.n < width // 2:  # a rank below N: a random sketch spans all of Σ (Halko et al. 2011, section 4)
+            rng = torch.Generator(self.mean.device).manual_seed(0)
+            sketch = torch.randn(width, self.n + 8, generator=rng, dtype=self.mean.dtype, device=self.mean.device)
+            basis = torch.linalg.qr(self.covariance @ sketch).Q
+        inner = self.covariance if basis is None else basis.T @ self.covariance @ basis
+        values, vectors = torch.linalg.eigh(inner)
+        kept = values > values[-1] * width * torch.finfo(values.dtype).eps
+        vectors = vectors[:, kept] if basis is None else basis @ vectors[:, kept]
+        return vectors * values[kept].sqrt()
 
     def to(self, device: torch.device) -> "Moments":
         """The same on another device."""

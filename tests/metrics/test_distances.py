@@ -92,6 +92,13 @@ class TestFrechet:
         ours = frechet_distance(*(Moments.of_features(torch.from_numpy(v)) for v in (x, y)))
         assert float(ours) == pytest.approx(expected, rel=1e-5 if n < 60 else 1e-9)  # sqrtm of a singular matrix
 
+    @pytest.mark.parametrize("n", [20, 50, 200])  # by a sketch, by eigenvectors, by Cholesky
+    def test_the_factor_is_one(self, n):
+        moments = Moments.of_features(gaussian(n, 64, 0) @ gaussian(64, 64, 1))
+        factor, size = moments.factor, moments.covariance.abs().max()
+        assert factor.shape == (64, min(n - 1, 64))
+        torch.testing.assert_close(factor @ factor.T, moments.covariance, rtol=0, atol=float(size) * 1e-12)
+
     def test_zero_for_equal_sets_and_symmetric(self):
         one, two = Moments.of_features(gaussian(50, 80, 0)), Moments.of_features(gaussian(300, 80, 1, 0.3, 2))
         assert 0 <= float(frechet_distance(one, one)) < 1e-9 * float(one.covariance.trace())
