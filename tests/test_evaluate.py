@@ -158,7 +158,7 @@ class TestCheckpoint:
 
 
 class TestImages:
-    METRICS = ("--metrics", "fd", "pr", "--resamples", "0")
+    METRICS = ("--metrics", "fd", "pr", "--resamples", "0", "--data.dataset", "digits")
 
     def test_folder_zip_and_array_are_one(self, pictures, tmp_path):
         results = [evaluate("--images", pictures, *self.METRICS)]
@@ -193,25 +193,29 @@ class TestImages:
         main(["compare", "one.json", "two.json"])
 
     def test_a_preset_takes_as_many_as_it_says(self, pictures, capsys):
-        line = refused(capsys, "evaluate", "--images", pictures, "--protocol", "quick")
+        line = refused(capsys, "evaluate", "--images", pictures, "--protocol", "quick", *self.METRICS)
         assert "holds 40 images, the protocol quick takes 5000: make more, or leave out --protocol" in line
 
     def test_a_broken_file_is_named_before_the_work(self, pictures, capsys, monkeypatch):
         whole = (pictures / "07.png").read_bytes()
         (pictures / "07.png").write_bytes(whole[: len(whole) // 2])
         monkeypatch.setattr("lit_gans.commands.evaluation.measure", lambda *_: pytest.fail("measured"))
-        assert "cannot read 1 image file" in (line := refused(capsys, "evaluate", "--images", pictures))
+        assert "cannot read 1 image file" in (line := refused(capsys, "evaluate", "--images", pictures, *self.METRICS))
         assert "07.png" in line
 
     def test_arrays_of_another_form(self, capsys):
         np.savez("float.npz", images=np.zeros((4, 8, 8, 3), np.float32))
         np.savez("first.npz", images=np.zeros((4, 3, 8, 8), np.uint8))
         Path("broken.npz").write_text("no zip")
-        assert "must be uint8, got torch.float32" in refused(capsys, "evaluate", "--images", "float.npz")
-        line = refused(capsys, "evaluate", "--images", "first.npz")
+        assert "must be uint8, got torch.float32" in refused(capsys, "evaluate", "--images", "float.npz", *self.METRICS)
+        line = refused(capsys, "evaluate", "--images", "first.npz", *self.METRICS)
         assert "must be (N, H, W, C) with C = 1 or 3, got shape (4, 3, 8, 8)" in line
-        assert "broken.npz is no .npz with an array" in refused(capsys, "evaluate", "--images", "broken.npz")
-        assert "nothing at nowhere" in refused(capsys, "evaluate", "--images", "nowhere")
+        assert "broken.npz is no .npz with an array" in refused(
+            capsys, "evaluate", "--images", "broken.npz", *self.METRICS
+        )
+        assert "nothing at nowhere" in refused(capsys, "evaluate", "--images", "nowhere", *self.METRICS)
+        line = refused(capsys, "evaluate", "--images", "first.npz")
+        assert "say which real images to compare with, for example --data.dataset cifar10" in line
 
 
 class TestCompare:

@@ -1,6 +1,7 @@
 """FID and its kin while training, in the validation loop, where checkpoints can be chosen by them."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -110,7 +111,16 @@ class GenerativeMetrics(Callback):
         if self.reals is not None or hasattr(data, "source"):
             self._evaluation.check(len(self._open_reals(trainer)))
         if stage == "fit":
+            self._check_monitors(trainer)
             self._arrange_validation(trainer, pl_module)
+
+    def _check_monitors(self, trainer: Trainer) -> None:
+        """Refuse a monitor of a distance that goes by another name."""
+        key = f"val/{self._checked().extractor.key}"
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = str(getattr(callback, "monitor", None))
+            if re.fullmatch(r"val/(fid|fd_.*)", monitor) and monitor not in (key, f"{key}_infinity"):
+                raise ValueError(f"{type(callback).__name__} monitors {monitor}, but what is measured is called {key}")
 
     def _arrange_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set how often to validate, and see to it that validation happens at all."""

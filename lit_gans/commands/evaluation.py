@@ -77,6 +77,8 @@ def parse(command: str, words: list[str]) -> Namespace:
     config = parser.parse_args(words)
     if (config.checkpoint is None) == (config.images is None):
         raise UserError("say what to evaluate: a checkpoint, or --images FOLDER_OR_ZIP_OR_NPZ")
+    if config.images is not None and not any(word.startswith("--data") for word in words):
+        raise UserError("say which real images to compare with, for example --data.dataset cifar10 --data.root DIR")
     if config.devices < 1 or config.resamples < 0:
         raise UserError(f"--devices must be at least 1 and --resamples 0, got {config.devices}, {config.resamples}")
     if config.checkpoint is not None:

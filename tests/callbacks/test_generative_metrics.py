@@ -302,6 +302,12 @@ class TestRefusedBeforeTraining:
         with pytest.raises(ValueError, match="only 80 real ones: set kid_subset_size to at most 80"):
             self.fit(tmp_path, metrics(["kid"], protocol=SMALL.changed(fakes=500, kid_subset_size=90)))
 
+    @pytest.mark.parametrize("monitor", ["val/fid", "val/fd_digits"])
+    def test_a_monitor_of_another_name(self, tmp_path, monitor):
+        callbacks = [metrics(), ModelCheckpoint(monitor=monitor)]
+        with pytest.raises(ValueError, match=f"ModelCheckpoint monitors {monitor}, but .* is called val/fd_judge"):
+            trainer(tmp_path, max_steps=4, enable_checkpointing=True, callbacks=callbacks).fit(build("GAN"), data())
+
     def test_no_such_split(self, tmp_path):
         with pytest.raises(TypeError, match="finds no test images: give it some with reals="):
             self.fit(tmp_path, metrics(protocol=SMALL.changed(split="test")), Foreign(), loader())
