@@ -344,3 +344,23 @@ def test_standing_statistics_leave_training_as_it_is(tmp_path):
         trainer(tmp_path, max_steps=8, callbacks=callbacks, **options).fit(model, data())
         runs.append(weights(model))
     assert same(*runs)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_numbers_are_computed_in_full_precision_whatever_the_training(tmp_path, precision):
+    """What differs is the generator, by the rounding of its images: never the extractor or the sums."""
+    seen = []
+
+    class Watched(FeatureExtractor):
+        def __call__(self, batch):
+            found = super().__call__(batch)
+            seen.append((batch.dtype, found.features.dtype, next(self.network.parameters()).dtype))
+            return found
+
+    extractor = Watched(judge().network, "judge", image_size=SIDE, channels=1)
+    callback = metrics(extractor=extractor)
+    trainer(tmp_path, max_steps=4, precision=precision, callbacks=[callback]).fit(build("GAN", d_lr=0, g_lr=0), data())
+    assert set(seen) == {(torch.uint8, torch.float32, torch.float32)}
+    plain = metrics()
+    trainer(tmp_path, max_steps=4, callbacks=[plain]).fit(build("GAN", d_lr=0, g_lr=0), data())
+    assert callback.last["fd_judge"] == pytest.approx(plain.last["fd_judge"], rel=0.02)

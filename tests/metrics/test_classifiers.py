@@ -117,7 +117,10 @@ def test_weights_are_those_of_the_card(name):
 
 def test_the_card_tells_the_accuracy_of_digits():
     images, labels = read_images("digits", train=False)
-    assert row(WEIGHTS, "digits")[3] == f"{accuracy(load_classifier('digits'), images, labels):.2%} of {len(images)}"
+    score, _, n = row(WEIGHTS, "digits")[3].partition("% of ")
+    assert int(n) == len(images)
+    one = 1.01 / len(images)  # image on the border between two digits, which another processor may round across
+    assert accuracy(load_classifier("digits"), images, labels) == pytest.approx(float(score) / 100, abs=one)
 
 
 def test_weights_are_small():
