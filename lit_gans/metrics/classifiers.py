@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -200,14 +200,14 @@ def main(args: Sequence[str] | None = None) -> None:
     score = f"{accuracy(network, *held_out):.2%} of {len(held_out[0])}"
     print(f"{name}: {score} held-out images recognised after {seconds:.0f} s of processor time")
 
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"{name}.safetensors"
     about = {"classifier": name, "held_out_accuracy": score, **recipe._asdict()}
-    save_file(network.state_dict(), path, {"lit_gans": json.dumps(about)})  # one entry: their order is not kept
+    data = save(network.state_dict(), {"lit_gans": json.dumps(about)})  # one entry: their order is not kept
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / f"{name}.safetensors").write_bytes(data)
     widths = " / ".join(", ".join(map(str, stage)) for stage in recipe.stages)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    cells = (name, widths, f"{parameters:,}", recipe.stages[-1][-1], score, f"{seconds:.0f} s", f"`{digest}`")
+    digest = f"`{hashlib.sha256(data).hexdigest()}`"
+    cells = (name, widths, f"{parameters:,}", recipe.stages[-1][-1], score, f"{seconds:.0f} s", digest)
     update_card(options.output, name, f"| {' | '.join(map(str, cells))} |\n")
 
 

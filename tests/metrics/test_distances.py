@@ -92,6 +92,13 @@ class TestFrechet:
         ours = frechet_distance(*(Moments.of_features(torch.from_numpy(v)) for v in (x, y)))
         assert float(ours) == pytest.approx(expected, rel=1e-5 if n < 60 else 1e-9)  # sqrtm of a singular matrix
 
+    def test_weights_count_repeats(self):
+        x, weights = gaussian(6, 3, 0), torch.tensor([2, 0, 1, 3, 0, 1])
+        weighted, repeated = Moments.of_features(x, weights), Moments.of_features(x.repeat_interleave(weights, 0))
+        assert weighted.n == repeated.n == 7
+        torch.testing.assert_close(weighted.mean, repeated.mean)
+        torch.testing.assert_close(weighted.covariance, repeated.covariance)
+
     @pytest.mark.parametrize("n", [20, 50, 200])  # by a sketch, by eigenvectors, by Cholesky
     def test_the_factor_is_one(self, n):
         moments = Moments.of_features(gaussian(n, 64, 0) @ gaussian(64, 64, 1))
