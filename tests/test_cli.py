@@ -497,6 +497,7 @@ def test_a_full_disk_leaves_no_half_file(output, existing, checkpoint, capsys, m
     [
         (["-o", "x.jpg"], r"end it with .png"),
         (["-n", "0"], "at least 1, got 0"),
+        (["--seed", "99999999999999999999"], r"--seed must be in 0\.\."),
         (["--batch-size", "0"], "at least 1"),
         (["--device", "quantum"], "--device quantum"),
     ],

@@ -25,6 +25,8 @@ def main(command: str, words: list[str]) -> None:
         raise UserError(f"-o {arguments.output}: end it with .png (one grid), .npz (arrays) or / (single images)")
     if arguments.n < 1 or arguments.batch_size < 1:
         raise UserError(f"-n and --batch-size must be at least 1, got {arguments.n} and {arguments.batch_size}")
+    if not 0 <= arguments.seed < 2**62:
+        raise UserError(f"--seed must be in 0..2^62 - 1, got {arguments.seed}")
     refuse_existing(output, arguments.overwrite)
 
     import numpy as np

@@ -70,6 +70,8 @@ class Protocol:
             value = getattr(self, key)
             if value is not None and value < bound:
                 raise ValueError(f"{key} of a protocol must be at least {bound}, got {value}")
+        if not 0 <= self.seed < 2**62:
+            raise ValueError(f"seed of a protocol must be in 0..2^62 - 1, got {self.seed}")
         if self.split not in ("train", "val", "test"):
             raise ValueError(f"split must be train, val or test, got {self.split!r}")
         if self.resize is not None and self.resize not in RESIZES:

@@ -45,6 +45,8 @@ class WGANGP(GAN):
         **kwargs: Any,
     ) -> None:
         super().__init__(generator, discriminator, n_critic=n_critic, g_lr=g_lr, d_lr=d_lr, betas=betas, **kwargs)
+        if gp_weight < 0:
+            raise ValueError(f"gp_weight must not be negative, got {gp_weight}")
         self.gp_weight = gp_weight
 
     def discriminator_loss(

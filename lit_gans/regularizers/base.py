@@ -27,6 +27,8 @@ class Regularizer(nn.Module):
         super().__init__()
         if every < 1:
             raise ValueError(f"{type(self).__name__}: every must be at least 1, got {every}")
+        if weight < 0:
+            raise ValueError(f"{type(self).__name__}: weight must not be negative, got {weight}")
         self.weight, self.every = weight, every
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:

@@ -43,6 +43,8 @@ def test_a_protocol_is_frozen_and_a_changed_one_says_so():
     [
         ({"fakes": 1}, "fakes of a protocol must be at least 2, got 1"),
         ({"kid_subset_size": 1}, "kid_subset_size of a protocol must be at least 2"),
+        ({"seed": 2**62}, "seed of a protocol must be in 0"),
+        ({"seed": -1}, "seed of a protocol must be in 0"),
         ({"repeats": 0}, "repeats of a protocol must be at least 1"),
         ({"split": "held out"}, "split must be train, val or test, got 'held out'"),
         ({"resize": "lanczos"}, "resize must be one of tf1, bilinear"),

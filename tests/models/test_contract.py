@@ -406,6 +406,8 @@ def test_add_on_penalties_join_the_loss_lazily(tmp_path, monkeypatch):
     assert calls == [0, 3]
     assert [float(v.get("train/d_constant", 0)) for v in logged] == [6, 0, 0, 6, 0, 0]
     assert all(float(v["train/d_r1"]) > 0 for v in logged)
+    with pytest.raises(ValueError, match="weight must not be negative, got -1"):
+        R1(-1)
     with pytest.raises(ValueError, match="every must be at least 1"):
         R1(every=0)
 

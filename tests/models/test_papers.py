@@ -152,6 +152,8 @@ def test_wgan_weights_stay_in_the_box_and_reach_its_wall(tmp_path):
     largest = max(p.abs().max().item() for p in model.discriminator.parameters())
     assert largest == pytest.approx(0.02)
     assert max(p.abs().max().item() for p in model.generator.parameters()) > 0.1
+    with pytest.raises(ValueError, match="gp_weight must not be negative"):
+        build("WGANGP", gp_weight=-1)
     with pytest.raises(ValueError, match="clip must be above 0"):
         build("WGAN", clip=0.0)
 
