@@ -125,6 +125,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64])
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
     subset_size, rows = arguments.n // 5, []
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "weights.pth")

@@ -103,12 +103,14 @@ class TestCheckpoint:
         assert clean["protocol"]["extractor"]["resize"] == "pil-bicubic"
 
     @pytest.mark.slow
-    def test_two_processes_give_the_same(self, trained):
+    def test_two_processes_give_the_same(self, trained, capsys):
         one = evaluate(trained, *FEW)
         two = evaluate(trained, *FEW, "--devices", "2", "--accelerator", "cpu", output="two.json")
         assert (one["protocol"]["processes"], two["protocol"]["processes"]) == (1, 2)
         assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-9)
         main(["compare", "result.json", "two.json"])
+        words = ["--protocol", "fid10k_test", "--devices", "2", "--accelerator", "cpu"]
+        assert "takes 10000 real images, but the test split has 359" in refused(capsys, "evaluate", trained, *words)
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -203,6 +205,11 @@ class TestImages:
         assert "cannot read 1 image file" in (line := refused(capsys, "evaluate", "--images", pictures, *self.METRICS))
         assert "07.png" in line
 
+    def test_options_for_checkpoints_are_refused(self, pictures, capsys):
+        for words in (["--live"], ["--seed", "1"], ["--truncation", "0.5"]):
+            line = refused(capsys, "evaluate", "--images", pictures, *self.METRICS, *words)
+            assert "are for checkpoints" in line
+
     def test_arrays_of_another_form(self, capsys):
         np.savez("float.npz", images=np.zeros((4, 8, 8, 3), np.float32))
         np.savez("first.npz", images=np.zeros((4, 3, 8, 8), np.uint8))
@@ -214,7 +221,9 @@ class TestImages:
             capsys, "evaluate", "--images", "broken.npz", *self.METRICS
         )
         assert "nothing at nowhere" in refused(capsys, "evaluate", "--images", "nowhere", *self.METRICS)
-        line = refused(capsys, "evaluate", "--images", "first.npz")
+        np.savez("labelled.npz", np.zeros(4, np.int64), np.zeros((4, 8, 8, 2), np.uint8))
+        assert "arr_1 in labelled.npz" in refused(capsys, "evaluate", "--images", "labelled.npz", *self.METRICS)
+        line = refused(capsys, "evaluate", "--images", "first.npz", "--data.root", "somewhere")
         assert "say which real images to compare with, for example --data.dataset cifar10" in line
 
 
@@ -239,6 +248,8 @@ class TestCompare:
         assert "b.json is better" in lines["is"]
         self.write("b.json", 3.4, (0.4, 0.4))
         assert "+0.4 ± 0.5  no clear difference" in self.compared(capsys)["fd_digits"]
+        self.write("b.json", 3.0, (np.nan, np.nan))
+        assert "no clear difference" in self.compared(capsys)["fd_digits"]
         self.write("b.json", 9.0, None)
         assert self.compared(capsys)["fd_digits"].endswith("+6")
 
@@ -263,6 +274,8 @@ class TestCompare:
     def test_what_is_no_result(self, capsys):
         self.write("a.json", 3.0)
         Path("b.json").write_text("{}")
+        assert "b.json is no result of evaluate" in refused(capsys, "compare", "a.json", "b.json")
+        Path("b.json").write_text('{"metrics": [1], "protocol": [1]}')
         assert "b.json is no result of evaluate" in refused(capsys, "compare", "a.json", "b.json")
         Path("b.json").write_text("not json")
         assert "b.json cannot be read as JSON" in refused(capsys, "compare", "a.json", "b.json")

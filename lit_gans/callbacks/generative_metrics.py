@@ -111,16 +111,21 @@ class GenerativeMetrics(Callback):
         if self.reals is not None or hasattr(data, "source"):
             self._evaluation.check(len(self._open_reals(trainer)))
         if stage == "fit":
+            self.history, self.result = [], None
             self._check_monitors(trainer)
             self._arrange_validation(trainer, pl_module)
 
     def _check_monitors(self, trainer: Trainer) -> None:
-        """Refuse a monitor of a distance that goes by another name."""
+        """Refuse a monitor of a distance that goes by another name, or of the wrong direction."""
         key = f"val/{self._checked().extractor.key}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             monitor = str(getattr(callback, "monitor", None))
             if re.fullmatch(r"val/(fid|fd_.*)", monitor) and monitor not in (key, f"{key}_infinity"):
                 raise ValueError(f"{type(callback).__name__} monitors {monitor}, but what is measured is called {key}")
+            mode = "max" if monitor.removeprefix("val/") in HIGHER_IS_BETTER else "min"
+            ours = mode == "max" or re.fullmatch(r"val/(fid|fd_.*|kid|mmd)", monitor)
+            if monitor.startswith("val/") and ours and getattr(callback, "mode", mode) != mode:
+                raise ValueError(f"{type(callback).__name__} monitors {monitor}, of which mode={mode!r} is the better")
 
     def _arrange_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set how often to validate, and see to it that validation happens at all."""
@@ -135,7 +140,7 @@ class GenerativeMetrics(Callback):
         source = trainer.fit_loop.epoch_loop.val_loop._data_source
         owner: Any = source.instance if source.is_module() else None
         if owner is not None and (not source.is_defined() or not owner.val_dataloader()):
-            self._lend(owner, "val_dataloader", lambda: DataLoader([0]))  # type: ignore[arg-type]
+            self._lend(owner, "val_dataloader", lambda: DataLoader([0], generator=torch.Generator()))  # type: ignore[arg-type]
             self._lend(pl_module, "validation_step", lambda *_: None)
         elif not trainer.enable_validation:  # loaders without a step
             self._lend(pl_module, "validation_step", lambda *_: None)
@@ -144,6 +149,10 @@ class GenerativeMetrics(Callback):
         """Give a method to one that lacks it, until ``teardown``."""
         setattr(owner, name, method)
         self._lent.append((owner, name))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take back what was lent; ``teardown`` is not called then."""
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take back what was lent, and free the memory."""
@@ -275,7 +284,15 @@ class GenerativeMetrics(Callback):
         """Put the latest values beside the weights, with the step they are of, and their protocol."""
         if self.result is not None:
             step, values = self.history[-1]
-            checkpoint["lit_gans_metrics"] = {"step": step, "values": values, "protocol": self.result.protocol}
+            key = "lit_gans_metrics"  # of a second such callback, with its extractor's name
+            key += f"/{self._checked().extractor.name}" if key in checkpoint else ""
+            checkpoint[key] = {"step": step, "values": values, "protocol": self.result.protocol}
+
+    @property
+    def state_key(self) -> str:
+        """Several such callbacks in one Trainer are told apart by what they measure."""
+        extractor = self.extractor if isinstance(self.extractor, str | None) else type(self.extractor).__name__
+        return self._generate_state_key(metrics=self.metrics, extractor=extractor, protocol=str(self.protocol))
 
     def state_dict(self) -> dict[str, Any]:
         """The history, so that best and last outlive a resume."""

@@ -47,7 +47,8 @@ def read(path: str) -> dict[str, Any]:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(result, dict) or not {"metrics", "protocol"} <= result.keys():
+    parts = [result.get(key) for key in ("metrics", "protocol")] if isinstance(result, dict) else []
+    if not parts or not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{path} is no result of evaluate: it has no metrics with their protocol")
     return result
 
@@ -56,7 +57,7 @@ def line(key: str, one: dict[str, Any], other: dict[str, Any], names: tuple[str,
     """One metric of both, the difference with its 95 % interval, and which is better."""
     from lit_gans.metrics.evaluation import HIGHER_IS_BETTER
 
-    a, b = one["metrics"][key], other["metrics"][key]
+    a, b = (math.nan if value is None else float(value) for value in (one["metrics"][key], other["metrics"][key]))
     difference = b - a
     text = f"{key:<20}{a:>16.5g}{b:>16.5g}  {difference:+.4g}"
     intervals = [result.get("intervals", {}).get(key) for result in (one, other)]
@@ -64,6 +65,6 @@ def line(key: str, one: dict[str, Any], other: dict[str, Any], names: tuple[str,
         return text
     half = math.hypot(*((high - low) / 2 for low, high in intervals))
     text += f" ± {half:.2g}"
-    if abs(difference) <= half:
+    if not abs(difference) > half:  # NaN is no difference either
         return f"{text}  no clear difference"
     return f"{text}  {names[1] if (difference > 0) == (key in HIGHER_IS_BETTER) else names[0]} is better"

@@ -1,6 +1,7 @@
 """``evaluate``: FID and its kin of a checkpoint, or of images that any other generator made."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessRaisedException
 from tqdm.auto import tqdm
 
 from lit_gans.commands.checkpoint import load_model, read_checkpoint
@@ -44,7 +46,13 @@ def main(command: str, words: list[str]) -> None:
         devices=config.devices,
         strategy="ddp_spawn" if config.devices > 1 else "auto",
     )
-    result = fabric.launch(measure, job) if config.devices > 1 else measure(fabric, job)  # type: ignore[arg-type]
+    try:
+        result = fabric.launch(measure, job) if config.devices > 1 else measure(fabric, job)  # type: ignore[arg-type]
+    except ProcessRaisedException as error:
+        told = re.findall(r"^(?:[\w.]*UserError|ValueError|FileNotFoundError): (.+)$", str(error), re.MULTILINE)
+        if not told:
+            raise
+        raise UserError(told[-1]) from error
     report = {**asdict(result), "source": job.source, "seconds": round(time.perf_counter() - began, 1)}
     print(table(result, job.source))
     if config.output is not None:
@@ -77,10 +85,10 @@ def parse(command: str, words: list[str]) -> Namespace:
     config = parser.parse_args(words)
     if (config.checkpoint is None) == (config.images is None):
         raise UserError("say what to evaluate: a checkpoint, or --images FOLDER_OR_ZIP_OR_NPZ")
-    if config.images is not None and not any(word.startswith("--data") for word in words):
+    if config.images is not None and not any(re.match(r"--data(\.dataset)?(=|$)", word) for word in words):
         raise UserError("say which real images to compare with, for example --data.dataset cifar10 --data.root DIR")
-    if config.devices < 1 or config.resamples < 0:
-        raise UserError(f"--devices must be at least 1 and --resamples 0, got {config.devices}, {config.resamples}")
+    if config.devices < 1:
+        raise UserError(f"--devices must be at least 1, got {config.devices}")
     if config.checkpoint is not None:
         trained_on = read_checkpoint(config.checkpoint).get("datamodule_hyper_parameters", {})
         known = {f"data.{key}": value for key, value in trained_on.items() if key in config.data}
@@ -122,6 +130,8 @@ def prepare(config: Namespace) -> Job:
         changes["ema"] = False
     source: dict[str, Any]
     if config.images is not None:
+        if config.live or config.seed is not None or config.truncation is not None:
+            raise UserError("--live, --seed and --truncation are for checkpoints: --images are already made")
         images = open_images(Path(config.images), 3)
         if config.protocol is None:
             changes.setdefault("fakes", len(images))
@@ -258,7 +268,7 @@ def open_array(path: Path) -> GivenImages:
     """Images of an .npz: ``images``, or its only array, uint8 (N, H, W, C) or (N, H, W)."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            name = "images" if "images" in file else file.files[0]
+            name = "images" if "images" in file else max(file.files, key=lambda name: file[name].ndim)
             array = torch.from_numpy(file[name])
     except Exception as error:  # of zip, numpy and the file system
         raise UserError(f"{path} is no .npz with an array of images: {error}") from error

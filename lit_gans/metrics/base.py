@@ -1,5 +1,6 @@
 """What all metrics of sets of images have in common: one way in, and states that add up or are put in order."""
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,8 @@ class FeatureMetric(Metric):
         self.__dict__["extractor"] = load_extractor(extractor)  # never a submodule
         self.extractor: FeatureExtractor
         self._sets: list[str] = []
+        looks = int(hashlib.sha256(str(self.extractor.describe()).encode()).hexdigest()[:15], 16)
+        self.add_state("looks", torch.tensor(looks), dist_reduce_fx="max")  # a MetricCollection merges equal states
         for side in ("real", "fake"):
             self.add_state(f"{side}_n", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -94,13 +97,20 @@ class FeatureMetric(Metric):
             )
         return n
 
+    def size_states(self, features: int, classes: int) -> None:
+        """Give sums that are still empty the widths that all processes agreed on."""
+
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states; processes that saw no image take part with none."""
         if rank_and_world()[1] > 1:
+            widths: list[Any] = [None] * rank_and_world()[1]
+            torch.distributed.all_gather_object(widths, (self.extractor.num_features, self.extractor.num_classes))
+            features, classes = (max(width or 0 for width in kind) for kind in zip(*widths, strict=True))
+            self.size_states(features, classes)
             for name, side in [(name, name.partition("_")[0]) for name in self._sets]:
                 if not getattr(self, name):
-                    width = getattr(self.extractor, "num_classes" if name.endswith("logits") else "num_features")
-                    setattr(self, name, [torch.zeros(0, width or 0, device=self.device)])
+                    width = classes if name.endswith("logits") else features
+                    setattr(self, name, [torch.zeros(0, width, device=self.device)])
                     setattr(self, f"{side}_index", [torch.zeros(0, dtype=torch.int64, device=self.device)])
         super().sync(*args, **kwargs)
 

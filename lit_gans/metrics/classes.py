@@ -69,6 +69,12 @@ class ClassStatistics(FeatureMetric):
         held = getattr(self, f"{side}_counts")
         setattr(self, f"{side}_counts", counted if len(held) != len(counted) else held + counted)
 
+    def size_states(self, features: int, classes: int) -> None:
+        """Processes that saw no image take part with counts of zero."""
+        for name in ("real_counts", "fake_counts"):
+            if len(getattr(self, name)) != classes + 1:
+                setattr(self, name, torch.zeros(classes + 1, dtype=torch.float64, device=self.device))
+
     def compute(self) -> ClassShares:
         """The statistics."""
         self.need("fake", 1, "to count")

@@ -75,7 +75,8 @@ class Evaluation:
         metrics: Of ``METRICS``.
         extractor: What looks at the images.
         protocol: What to follow.
-        resamples: Number of bootstrap resamples behind the interval of the Fréchet distance; 0 for no interval.
+        resamples: Number of bootstrap resamples behind the interval of the Fréchet distance; 0 for no interval, else
+            at least 2.
 
     Raises:
         ValueError: if the extractor cannot serve a metric.
@@ -84,6 +85,8 @@ class Evaluation:
     def __init__(
         self, metrics: Sequence[str], extractor: FeatureExtractor, protocol: Protocol, resamples: int = 0
     ) -> None:
+        if resamples < 0 or resamples == 1:
+            raise ValueError(f"resamples must be 0 or at least 2, got {resamples}")
         self.metrics, self.protocol, self.resamples = check_metrics(metrics), protocol, resamples
         self.extractor = extractor if protocol.resize is None else extractor.with_resize(protocol.resize)
         if self.extractor.num_features is not None and self.extractor.num_classes is None:
@@ -152,7 +155,7 @@ class Evaluation:
         for seed in range(self.protocol.seed, self.protocol.seed + self.protocol.repeats):
             metrics = {name: metric.to(reference.moments.mean.device) for name, metric in self._metrics(reference)}
             self._draw(sampler(seed), list(metrics.values()), device, progress)
-            results.append(self._compute(metrics, reference))
+            results.append(self._compute(metrics))
         return _mean(results)
 
     def _metrics(self, reference: Reference) -> Iterable[tuple[str, FeatureMetric]]:
@@ -181,7 +184,10 @@ class Evaluation:
             if isinstance(images, Tensor) and images.is_floating_point():
                 finite *= images.isfinite().all()
                 images = quantise(images.nan_to_num())
-            images = images[: n - block * BLOCK]
+            expected = min(BLOCK, n - block * BLOCK)
+            if len(images) not in (expected, BLOCK):
+                raise ValueError(f"{BLOCK} samples were asked for, {len(images)} came: sample(n) must return n images")
+            images = images[:expected]
             images = images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
             seen = self.extractor(images)
             index = torch.arange(block * BLOCK, block * BLOCK + len(images))
@@ -192,7 +198,7 @@ class Evaluation:
         if not finite:
             raise FloatingPointError("the generator makes NaN or infinite values: there is nothing to measure")
 
-    def _compute(self, metrics: Mapping[str, FeatureMetric], reference: Reference) -> Result:
+    def _compute(self, metrics: Mapping[str, FeatureMetric]) -> Result:
         """Values, in the order of ``METRICS``."""
         result, n, p = Result({}), self.protocol.fakes, self.protocol
         if (distance := metrics.get("fd")) is not None:
@@ -213,12 +219,10 @@ class Evaluation:
         if "mmd" in metrics:
             result.metrics["mmd"] = float(metrics["mmd"].compute().mean)
         if "pr" in metrics:
-            values = {name: float(value) for name, value in metrics["pr"].compute()._asdict().items()}
-            result.metrics |= values
-            for name in ("precision", "recall", "coverage"):
-                count = n if name == "precision" else len(reference.manifold)
-                share = values[name]
-                result.intervals[name] = _about(share, math.sqrt(share * (1 - share) / count))
+            result.metrics |= {name: float(value) for name, value in metrics["pr"].compute()._asdict().items()}
+            share = result.metrics["precision"]  # of independent samples, unlike recall and coverage
+            about = _about(share, math.sqrt(share * (1 - share) / n))
+            result.intervals["precision"] = (max(0.0, about[0]), min(1.0, about[1]))
         if "classes" in metrics:
             statistics: ClassShares = metrics["classes"].compute()
             result.metrics |= {key: float(getattr(statistics, key)) for key in ("modes", "entropy", "confidence")}

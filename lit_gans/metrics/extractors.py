@@ -18,6 +18,10 @@ from lit_gans.metrics.inception import build_inception
 __all__ = ("Classifier", "FeatureExtractor", "Features", "InceptionV3", "ModuleExtractor", "load_extractor")
 
 
+RESERVED = ("inception", "digits", "mnist")
+"""Names of the extractors that come with the package."""
+
+
 class Features(NamedTuple):
     """What an extractor sees in N images."""
 
@@ -83,13 +87,14 @@ class FeatureExtractor:
         self.chunk, self.chunk_gpu = chunk, chunk_gpu
         self.num_features: int | None = None
         self.num_classes: int | None = None
+        self._answers: dict[int, str] = {}
         if image_size is not None:
-            self.probe(channels, image_size)
+            self.answers(image_size)
 
     @property
     def key(self) -> str:
         """What a Fréchet distance of these features is called: ``fid`` for the true Inception alone."""
-        return "fid" if self.name == "inception" else f"fd_{self.name}"
+        return f"fd_{self.name}"
 
     def describe(self) -> dict[str, Any]:
         """All that the features depend on, as plain values."""
@@ -103,9 +108,21 @@ class FeatureExtractor:
             "num_features": self.num_features,
         }
 
-    def probe(self, channels: int, size: int) -> None:
-        """Look at an empty image, to learn ``num_features`` and ``num_classes`` before the long work starts."""
-        self(torch.zeros(1, channels, size, size, dtype=torch.uint8))
+    def answers(self, size: int) -> str:
+        """A hash of what is seen in two made-up images of this size: another network with these weights gives another.
+
+        The last bits count, so it holds on one machine only; empty if the network takes no such images.
+        """
+        size = self.image_size or size
+        if size not in self._answers:
+            rng = torch.Generator().manual_seed(0)
+            images = torch.randint(0, 256, (2, self.channels, size, size), generator=rng, dtype=torch.uint8)
+            try:
+                features = self(images).features
+            except RuntimeError:
+                return ""
+            self._answers[size] = hashlib.sha256(features.numpy().tobytes()).hexdigest()
+        return self._answers[size]
 
     def with_resize(self, method: str) -> "FeatureExtractor":
         """The same network behind another way to resize."""
@@ -144,6 +161,8 @@ class FeatureExtractor:
         size = self.chunk if batch.device.type == "cpu" else self.chunk_gpu
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(batch.device.type, enabled=False))
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
             if batch.device.type == "cuda":  # TF32 would move the third digit
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             parts = [self._look(part, size) for part in batch.split(size)]
@@ -205,6 +224,11 @@ class InceptionV3(FeatureExtractor):
         network, name, weights = build_inception(path)
         super().__init__(network, name, weights, image_size=299, mean=128 / 255, std=128 / 255, resize=resize, chunk=8)
 
+    @property
+    def key(self) -> str:
+        """``fid``, if the weights are those of 2015-12-05."""
+        return "fid" if self.name == "inception" else f"fd_{self.name}"
+
     def normalise(self, x: Tensor) -> Tensor:
         """Exactly the graph's own (x - 128) / 128."""
         return ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
@@ -265,15 +289,18 @@ class ModuleExtractor(FeatureExtractor):
     ) -> None:
         options: dict[str, Any] = {}
         if isinstance(network, str):
-            name = name or network.rpartition(":")[2].removesuffix(".pt").rpartition("/")[2].rpartition(".")[2].lower()
+            name = name or _short_name(network)
             network, options = load_network(network)
         else:
             network = copy.deepcopy(network)  # it will be frozen
         if weights is not None:
             load_weights(network, Path(weights))
+        name = name or type(network).__name__.lower()
+        if name in RESERVED or name.startswith("inception_"):
+            raise ValueError(f"the name {name!r} is that of another extractor: give this one its own with name=")
         given = {"image_size": image_size, "mean": mean, "std": std}
         options |= {key: value for key, value in given.items() if value is not None}
-        super().__init__(network, name or type(network).__name__.lower(), channels=channels, resize=resize, **options)
+        super().__init__(network, name, channels=channels, resize=resize, **options)
 
 
 def load_extractor(extractor: "str | nn.Module | FeatureExtractor") -> FeatureExtractor:
@@ -311,6 +338,14 @@ def _option(key: str, value: str) -> Any:
         return kinds[key](value)
     except (KeyError, ValueError):
         raise ValueError(f"extractor: {key}={value} is no option; there are {', '.join(kinds)}") from None
+
+
+def _short_name(network: str) -> str:
+    """What a network given by name is called."""
+    library, _, model = network.partition(":")
+    if model and library in ("torchvision", "timm"):
+        return model.replace(".", "_").lower()
+    return (Path(network).stem if Path(network).is_file() else network.rpartition(".")[2]).lower()
 
 
 def load_network(name: str) -> tuple[nn.Module, dict[str, Any]]:

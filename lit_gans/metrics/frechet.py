@@ -164,11 +164,9 @@ class FrechetDistance(FeatureMetric):
                 setattr(self, f"{side}_sum", torch.zeros(width, dtype=torch.float64, device=self.device))
                 setattr(self, f"{side}_outer", torch.zeros(width, width, dtype=torch.float64, device=self.device))
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the states; processes that saw no image take part with sums of zero."""
-        if self.extractor.num_features:
-            self._size_states(self.extractor.num_features)
-        super().sync(*args, **kwargs)
+    def size_states(self, features: int, classes: int) -> None:
+        """Processes that saw no image take part with sums of zero."""
+        self._size_states(features)
 
     def compute(self) -> Tensor:
         """The squared distance, a float64 scalar."""

@@ -82,9 +82,11 @@ def resize_matrix(method: str, n: int, size: int) -> Tensor:
     """
     if method != "tf1":
         mode = "bicubic" if method == "pil-bicubic" else "bilinear"
-        return F.interpolate(torch.eye(n)[None, None], (size, n), mode=mode, antialias=method != "bilinear")[0, 0]
+        return F.interpolate(
+            torch.eye(n, dtype=torch.float32)[None, None], (size, n), mode=mode, antialias=method != "bilinear"
+        )[0, 0]
     position = torch.arange(size) * torch.tensor(n / size, dtype=torch.float32)  # corners aligned at the left alone
     low = position.long()
     part = (position - low).unsqueeze(1)
-    eye = torch.eye(n)
+    eye = torch.eye(n, dtype=torch.float32)
     return eye[low] * (1 - part) + eye[(low + 1).clamp_max(n - 1)] * part

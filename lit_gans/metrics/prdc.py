@@ -10,7 +10,7 @@ from lit_gans.metrics.extractors import FeatureExtractor, Features
 
 __all__ = ("Manifold", "PrecisionRecall", "PrecisionRecallValues", "precision_recall")
 
-_ROWS, _COLUMNS = 2048, 8192  # distances at a time: 128 MiB in float64
+_ROWS, _COLUMNS = 512, 2048  # distances at a time: 8 MiB in float64, which caches hold
 _NEIGHBOURS = 8  # found at once
 
 

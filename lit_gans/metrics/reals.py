@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lit_gans.functional import to_uint8
+from lit_gans.functional import mix_seed, to_uint8
 from lit_gans.metrics.reference import RealImages
 
 __all__ = ("real_images",)
@@ -33,6 +33,7 @@ class DatasetImages:
             ValueError: if they are not images in [-1, 1].
         """
         with isolate_rng():
+            torch.manual_seed(mix_seed(int(indices[0])))  # what it draws depends on the images alone
             items = [self.dataset[i] for i in indices.tolist()]
         images = torch.stack([_image_of(item) for item in items])
         if not images.is_floating_point():

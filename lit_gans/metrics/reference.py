@@ -29,6 +29,10 @@ BLOCK = 64
 """Images that are drawn, or read, and looked at together, whatever the batch size and the number of processes."""
 
 
+FORMAT = 1
+"""Of the stored files; raised when their content or its computation changes."""
+
+
 class RealImages(Protocol):
     """Images by their number."""
 
@@ -133,7 +137,14 @@ def real_statistics(
     Raises:
         ValueError: if there are not so many images.
     """
-    key = {"reals": reals, "mirror": mirror, "data": dict(identity or {}), "extractor": extractor.describe()}
+    key = {
+        "format": FORMAT,
+        "reals": reals,
+        "mirror": mirror,
+        "data": dict(identity or {}),
+        "extractor": extractor.describe(),
+        "answers": extractor.answers((identity or {}).get("image_size", 32)),
+    }
     stored = None if identity is None else StoredReference(key)
     found = None
     if stored and rank_and_world()[0] == 0:

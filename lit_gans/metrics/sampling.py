@@ -83,6 +83,11 @@ def quantise(images: Any) -> Any:
     low, high = (float(value) for value in images.detach().aminmax())
     if low >= 0 and high > 2:
         raise ValueError(f"generated images must lie in [-1, 1], but these are in [{low:.3g}, {high:.3g}]")
+    if low >= 0:
+        warnings.warn(
+            f"generated pixels are in [{low:.3g}, {high:.3g}], none negative: metrics take [-1, 1], not [0, 1]",
+            stacklevel=2,
+        )
     outside = float((images.abs() > 1.01).float().mean())
     if outside > 0.05:
         warnings.warn(

@@ -364,3 +364,50 @@ def test_numbers_are_computed_in_full_precision_whatever_the_training(tmp_path, 
     plain = metrics()
     trainer(tmp_path, max_steps=4, callbacks=[plain]).fit(build("GAN", d_lr=0, g_lr=0), data())
     assert callback.last["fd_judge"] == pytest.approx(plain.last["fd_judge"], rel=0.02)
+
+
+def test_a_foreign_module_trains_bit_equally_with_and_without(tmp_path):
+    runs = []
+    for callbacks in ([], [metrics()]):
+        torch.manual_seed(0)
+        module = Foreign()
+        trainer(tmp_path, max_steps=10, callbacks=callbacks).fit(module, loader())
+        runs.append(weights(module))
+    assert same(*runs)
+
+
+def test_a_second_fit_begins_anew(tmp_path):
+    callback = metrics()
+    for _ in range(2):
+        trainer(tmp_path, max_steps=4, callbacks=[callback]).fit(build("GAN"), data())
+        assert [step for step, _ in callback.history] == [4]
+
+
+def test_two_of_them_in_one_trainer(tmp_path):
+    other = FeatureExtractor(nn.Flatten(), "flat", image_size=SIDE, channels=1)
+    callbacks = [metrics(), metrics(extractor=other, protocol=SMALL.changed(fakes=90))]
+    loop = trainer(tmp_path, max_steps=4, callbacks=callbacks)
+    loop.fit(build("GAN"), data())
+    assert {"val/fd_judge", "val/fd_flat"} <= loop.callback_metrics.keys()
+    loop.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert checkpoint["lit_gans_metrics"]["values"].keys() == {"fd_judge"}
+    assert checkpoint["lit_gans_metrics/flat"]["values"].keys() == {"fd_flat"}
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/fd_judge", "max"), ("val/precision", "min"), ("val/kid", "max")])
+def test_a_monitor_of_the_wrong_direction_is_refused(tmp_path, monitor, mode):
+    callbacks = [metrics(["fd", "kid", "pr"]), ModelCheckpoint(monitor=monitor, mode=mode)]
+    with pytest.raises(ValueError, match=f"ModelCheckpoint monitors {monitor}, of which mode="):
+        trainer(tmp_path, max_steps=4, enable_checkpointing=True, callbacks=callbacks).fit(build("GAN"), data())
+
+
+def test_what_was_lent_is_taken_back_after_an_exception(tmp_path):
+    class Failing(Foreign):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("user code")
+
+    module = Failing()
+    with pytest.raises(RuntimeError, match="user code"):
+        trainer(tmp_path, max_steps=4, callbacks=[metrics()]).fit(module, loader())
+    assert not {"validation_step", "val_dataloader"} & vars(module).keys()

@@ -12,6 +12,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
+from torchmetrics import MetricCollection
 
 from lit_gans.metrics import (
     ClassStatistics,
@@ -409,3 +410,15 @@ class TestAllMetrics:
         with torch.autocast("cpu", torch.bfloat16):
             value = feed(holder.metric, pictures(45, 0), pictures(37, 1))
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("real_first", [True, False])
+def test_a_collection_keeps_metrics_of_different_extractors_apart(real_first):
+    make = {"one": InceptionScore(pixels(), 2), "other": InceptionScore(pixels(mean=0.2), 2)}
+    collection, sides = MetricCollection(make), [(pictures(40, 0), True), (pictures(40, 1), False)]
+    for images, is_real in sides if real_first else sides[::-1]:
+        collection.update(images, real=is_real)
+    alone = [feed(InceptionScore(extractor, 2), *(v for v, _ in sides)) for extractor in (pixels(), pixels(mean=0.2))]
+    found = collection.compute()
+    assert [found["one"], found["other"]] == alone
+    assert alone[0] != alone[1]

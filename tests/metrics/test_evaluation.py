@@ -65,7 +65,7 @@ def test_all_metrics_in_one_pass(model):
     assert all(torch.tensor(value).isfinite() for value in result.metrics.values())
     for key, (low, high) in result.intervals.items():
         assert low <= result.metrics[key] <= high
-    assert {"fd_judge", "is", "kid", "precision", "recall", "coverage"} == result.intervals.keys()
+    assert {"fd_judge", "is", "kid", "precision"} == result.intervals.keys()
     assert sum(result.classes["fake"]) == pytest.approx(1)
     assert sum(result.classes["real"]) == pytest.approx(1)
 
@@ -111,6 +111,16 @@ def test_nan_is_refused(model):
 def test_too_few_images_are_refused_before_the_work(changes, metrics, reals, message):
     with pytest.raises(ValueError, match=message):
         Evaluation(metrics, judge(), PROTOCOL.changed(**changes)).check(reals)
+
+
+def test_as_many_samples_come_as_were_asked_for():
+    with pytest.raises(ValueError, match="64 samples were asked for, 16 came"):
+        measure(PROTOCOL, lambda seed: lambda block: images(16), ["fd"])
+
+
+def test_one_resample_makes_no_interval():
+    with pytest.raises(ValueError, match="resamples must be 0 or at least 2, got 1"):
+        Evaluation(["fd"], judge(), PROTOCOL, resamples=1)
 
 
 def test_metrics_by_name():
@@ -192,6 +202,8 @@ class TestSampling:
         assert quantise(already) is already
         with pytest.warns(UserWarning, match="50% of the generated pixels lie outside"):
             quantise(torch.tensor([-1.5, 0.5]))
+        with pytest.warns(UserWarning, match=r"none negative: metrics take \[-1, 1\], not \[0, 1\]"):
+            quantise(torch.tensor([0.0, 1.0]))
         with pytest.raises(ValueError, match=r"must lie in \[-1, 1\], but these are in \[0, 255\]"):
             quantise(torch.tensor([0.0, 255.0]))
 

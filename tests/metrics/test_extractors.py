@@ -223,3 +223,36 @@ def test_arguments_out_of_range():
         FeatureExtractor(nn.Flatten(), "x", mean=(0.1, 0.2))
     with pytest.raises(ValueError, match="no classifier 'cifar10'"):
         Classifier("cifar10")
+
+
+@pytest.mark.parametrize("name", ["inception", "digits", "mnist", "inception_1a2b3c4d"])
+def test_nothing_else_bears_the_name_of_a_shipped_extractor(name):
+    with pytest.raises(ValueError, match=f"the name '{name}' is that of another extractor: .* with name="):
+        ModuleExtractor(nn.Flatten(), name=name)
+    assert FeatureExtractor(nn.Flatten(), "inception").key == "fd_inception"  # FID is InceptionV3's alone
+
+
+def test_the_default_precision_leaves_no_trace():
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        extractor = FeatureExtractor(nn.Flatten(), "pixels", image_size=5)
+        assert extractor(pictures(2, 11)).features.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert extractor(pictures(2, 11)).features.dtype == torch.float32
+
+
+def test_precision_of_matrix_products_is_the_highest_and_put_back():
+    seen = []
+
+    class Look(nn.Module):
+        def forward(self, x):
+            seen.append(torch.get_float32_matmul_precision())
+            return x.flatten(1)
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        FeatureExtractor(Look(), "look")(pictures(2))
+        assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "medium")
+    finally:
+        torch.set_float32_matmul_precision("highest")

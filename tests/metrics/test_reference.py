@@ -112,6 +112,21 @@ def test_nothing_is_taken_for_something_else(images, other):
     assert extractor.seen >= 100
 
 
+def test_another_network_with_the_same_weights_is_noticed(images):
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    class Max(nn.Module):
+        def forward(self, x):
+            return x.amax((2, 3))
+
+    one, other = (FeatureExtractor(net, "pool", image_size=4, channels=1) for net in (Mean(), Max()))
+    assert one.describe() == other.describe()
+    first, second = statistics(images, one), statistics(images, other)
+    assert not torch.equal(first.moments.mean, second.moments.mean)
+
+
 def test_images_without_identity_are_not_kept(images, cache):
     statistics(images, identity=None)
     assert not cache.exists()
@@ -172,11 +187,14 @@ class TestRealImages:
                 return 20
 
             def __getitem__(self, index):
-                return images[index].float() / 127.5 - 1 + 0 * torch.rand(())
+                return (images[index].float() / 127.5 - 1) * torch.rand(())
 
         before = torch.get_rng_state()
-        real_images(Random()).images(torch.arange(20))
+        first = real_images(Random()).images(torch.arange(20))
         assert torch.equal(before, torch.get_rng_state())
+        torch.rand(3)
+        assert torch.equal(real_images(Random()).images(torch.arange(20)), first)  # whatever was drawn before
+        assert not torch.equal(real_images(Random()).images(torch.arange(1, 20)), first[1:])
 
     @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-2.0, 2.0), (0.0, 255.0)])
     def test_other_ranges_are_refused(self, low, high):
