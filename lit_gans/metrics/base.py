@@ -102,7 +102,7 @@ class FeatureMetric(Metric):
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states; processes that saw no image take part with none."""
-        if rank_and_world()[1] > 1:
+        if kwargs.get("should_sync", True) and rank_and_world()[1] > 1:
             widths: list[Any] = [None] * rank_and_world()[1]
             torch.distributed.all_gather_object(widths, (self.extractor.num_features, self.extractor.num_classes))
             features, classes = (max(width or 0 for width in kind) for kind in zip(*widths, strict=True))
