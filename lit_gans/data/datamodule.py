@@ -252,7 +252,7 @@ class ImageDataModule(LightningDataModule):
             "channels": self.channels,
         }
         if self.dataset == "folder":
-            identity["files"] = self._files.digest()
+            identity["files"] = self._files.digest
         if self.dataset == "fake":
             identity["fake_length"] = self.fake_length
         return identity

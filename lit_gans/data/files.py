@@ -6,7 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -106,6 +106,7 @@ class ImageFiles:
         with ThreadPoolExecutor() as pool:
             return dict(zip([self.names[i] for i in wanted], pool.map(self.header, wanted), strict=True))
 
+    @cached_property
     def digest(self) -> str:
         """A hash of all names and contents, in order."""
 

@@ -98,7 +98,7 @@ class FeatureMetric(Metric):
         return n
 
     def size_states(self, features: int, classes: int) -> None:
-        """Give sums that are still empty the widths that all processes agreed on."""
+        """Give sums that are still empty their widths: from the first images, or from other processes that saw some."""
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states; processes that saw no image take part with none."""

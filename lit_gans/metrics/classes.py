@@ -66,11 +66,11 @@ class ClassStatistics(FeatureMetric):
     def add(self, seen: Features, side: str) -> None:
         """Count."""
         counted = count_classes(logits_of(seen, self.extractor, "ClassStatistics"))
-        held = getattr(self, f"{side}_counts")
-        setattr(self, f"{side}_counts", counted if len(held) != len(counted) else held + counted)
+        self.size_states(0, len(counted) - 1)
+        getattr(self, f"{side}_counts").add_(counted)
 
     def size_states(self, features: int, classes: int) -> None:
-        """Processes that saw no image take part with counts of zero."""
+        """Give the counts the number of classes, once it is known."""
         for name in ("real_counts", "fake_counts"):
             if len(getattr(self, name)) != classes + 1:
                 setattr(self, name, torch.zeros(classes + 1, dtype=torch.float64, device=self.device))

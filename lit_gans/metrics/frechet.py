@@ -151,22 +151,18 @@ class FrechetDistance(FeatureMetric):
         if side == "real" and self.reference is not None:
             raise ValueError("FrechetDistance has the moments of the real images as its reference: give it fakes alone")
         x = seen.features.double()
-        self._size_states(x.shape[1])
+        self.size_states(x.shape[1], 0)
         getattr(self, f"{side}_sum").add_(x.sum(0))
         add_outer_(getattr(self, f"{side}_outer"), x)
         if side == "fake" and self.keep_features:
             self.fake_features.append(seen.features)
 
-    def _size_states(self, width: int) -> None:
+    def size_states(self, features: int, classes: int) -> None:
         """Give the sums the width of the features, once it is known."""
         for side in ("real", "fake"):
             if not getattr(self, f"{side}_sum").numel():
-                setattr(self, f"{side}_sum", torch.zeros(width, dtype=torch.float64, device=self.device))
-                setattr(self, f"{side}_outer", torch.zeros(width, width, dtype=torch.float64, device=self.device))
-
-    def size_states(self, features: int, classes: int) -> None:
-        """Processes that saw no image take part with sums of zero."""
-        self._size_states(features)
+                for name, shape in (("sum", (features,)), ("outer", (features, features))):
+                    setattr(self, f"{side}_{name}", torch.zeros(shape, dtype=torch.float64, device=self.device))
 
     def compute(self) -> Tensor:
         """The squared distance, a float64 scalar."""
