@@ -70,6 +70,7 @@ class ResumableLoader:
         self.num_workers = num_workers
         self.epoch = 0
         self.n_out = 0
+        self.offset = self._next_offset = 0
         self._resumed = False
         if self.drop_last and len(self) == 0:
             ranks = f" on each of {world} ranks" if world > 1 else ""
@@ -105,13 +106,16 @@ class ResumableLoader:
         for n, (part, images) in enumerate(zip(parts, self._read(parts), strict=True), start + 1):
             batch = self._batch(images, part, mirrored)
             # counted before the batch leaves, as Lightning saves between two batches and never asks for one too many
-            self.epoch, self.n_out = (epoch, n) if n < length else (epoch + 1, 0)
+            if n < length:
+                self.epoch, self.n_out = epoch, n
+            else:
+                self.set_epoch(epoch + 1)
             yield batch
 
     def _plan(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """This rank's indices in ``epoch``, and for each image of the data set whether it is mirrored."""
         n = len(self.dataset)
-        rng = np.random.default_rng((self.seed, epoch))
+        rng = np.random.default_rng((self.seed, epoch, self.offset) if self.offset else (self.seed, epoch))
         order = torch.from_numpy(rng.permutation(n)) if self.shuffle else torch.arange(n)
         mirrored = torch.from_numpy(rng.random(n) < 0.5) if self.flip else None
         return order[self.rank :: self.world][: self._share()], mirrored
@@ -147,15 +151,22 @@ class ResumableLoader:
         """Make ``epoch`` the next one; naming the current one keeps the position, so that a resumed epoch goes on."""
         if epoch != self.epoch:
             self.epoch, self.n_out, self._resumed = epoch, 0, False
+            self.offset = self._next_offset
+
+    def reorder(self) -> None:
+        """Have another order, and other flips, from the next epoch on, as if of another seed."""
+        self._next_offset += 1
 
     def state_dict(self) -> dict[str, int]:
-        """The position: the epoch, and how many of its images all ranks together have seen."""
-        return {"epoch": self.epoch, "seen": self.n_out * self.batch_size * self.world}
+        """The position: the epoch, how many of its images all ranks together have seen, and reorderings if any."""
+        position = {"epoch": self.epoch, "seen": self.n_out * self.batch_size * self.world}
+        return position | ({"offset": self.offset, "next_offset": self._next_offset} if self._next_offset else {})
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on at a saved position: exactly, if the joint batch of all ranks divides the images seen."""
         self.epoch = state_dict["epoch"]
         self.n_out = min(state_dict["seen"] // (self.batch_size * self.world), len(self))
+        self.offset, self._next_offset = state_dict.get("offset", 0), state_dict.get("next_offset", 0)
         self._resumed = True
 
 

@@ -22,10 +22,14 @@ class CheckpointModule(SamplingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the class and the count of images."""
-        checkpoint["lit_gans"] = {"class_path": path_of(type(self)), "images_seen": self.images_seen}
+        checkpoint["lit_gans"] = {
+            "class_path": path_of(type(self)),
+            "images_seen": self.images_seen,
+            "seed_offset": self.seed_offset,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting images.
+        """Go on counting images, with the same noise.
 
         Raises:
             ValueError: if the checkpoint is another model's.
@@ -34,7 +38,7 @@ class CheckpointModule(SamplingModule):
         wrote = ours.get("class_path", "a model that is not of lit_gans")
         if wrote not in [path_of(cls) for cls in type(self).__mro__]:
             raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(self))}")
-        self.images_seen = ours["images_seen"]
+        self.images_seen, self.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:

@@ -23,6 +23,7 @@ class SamplingModule(LightningModule):
     latent_dim: int
     num_classes: int | None
     seed: int | None
+    seed_offset = 0  # raised to have other noise from here on, as after a rollback
     _rng: torch.Generator | None = None
 
     @property
@@ -35,7 +36,8 @@ class SamplingModule(LightningModule):
     def reseed(self, *keys: int) -> torch.Generator:
         """Set ``rng`` to a pure function of (seed, keys, rank), so that nothing of it need be stored to resume."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        return self.rng.manual_seed(mix_seed(seed, *keys, self.global_rank))
+        offset = (self.seed_offset,) if self.seed_offset else ()
+        return self.rng.manual_seed(mix_seed(seed, *keys, self.global_rank, *offset))
 
     def draw_latents(self, n: int, rng: torch.Generator) -> Tensor:
         """Noise of shape (n, latent_dim), standard normal, on the device of ``rng``."""

@@ -1,0 +1,300 @@
+"""Does the guard find what goes wrong, does training recover, and does it leave healthy runs alone?
+
+    OMP_NUM_THREADS=1 python -m benchmarks.guard faults [--jobs 2] [--seeds 0 1 2 3 4] [--models gan dcgan wgan_gp]
+    OMP_NUM_THREADS=1 python -m benchmarks.guard healthy [--jobs 2]
+    OMP_NUM_THREADS=1 python -m benchmarks.guard vanishing
+    python -m benchmarks.guard tables
+
+All on scikit-learn's digits, with the settings of configs/callbacks/guard.yaml, read from that file.
+
+``faults`` injects one fault into each run, at a random step: see ``FAULTS``. Each run is made with the guard and
+without, and once untouched, with the same seed. Told are the steps from the fault to the first event, whether weights
+held NaN or infinity at any time, and the Fréchet distance (``digits``) of 5,000 samples after the last step. A run
+without the guard whose weights are no longer finite is not run to its end: its distance counts as infinite.
+
+``healthy`` trains five configurations with four seeds for 8,000 steps each and counts what the guard says.
+
+``vanishing`` is the experiment of Arjovsky and Bottou 2017 (section 2.2, figure 2): the generator's gradients under a
+discriminator that is trained on and on, for the minimax loss log(1 - D(G(z))) and for the non-saturating one -log D(G(z)).
+
+Each command writes benchmarks/results/guard_<command>.json, as it goes along, and goes on where it was stopped;
+``tables`` makes the tables and the pictures of all.
+"""
+
+import argparse
+import copy
+import json
+import logging
+import math
+import multiprocessing
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+
+RESULTS = Path(__file__).parent / "results"
+CONFIG = Path(__file__).parents[1] / "configs" / "callbacks" / "guard.yaml"
+STEPS, FIRST, LAST = 4000, 600, 2000  # length of a run, and where faults are injected
+HEALTHY_STEPS = 8000
+NUMERIC = ("nan_gradient", "inf_gradient", "gradient_1e3", "gradient_1e6", "nan_weight", "nan_batch", "huge_batch")
+SLOW = ("rate_100", "rate_rising", "d_frozen", "d_rate_50", "g_zeroed")
+FAULTS = {
+    "nan_gradient": "one element of a gradient becomes NaN, once",
+    "inf_gradient": "one element of a gradient becomes infinite, once",
+    "gradient_1e3": "all gradients of a player times 1e3, once",
+    "gradient_1e6": "all gradients of a player times 1e6, once",
+    "nan_weight": "one weight of a player becomes NaN",
+    "nan_batch": "a batch of NaN",
+    "huge_batch": "a batch times 1e6",
+    "rate_100": "a player's learning rate times 100 for 50 steps",
+    "rate_rising": "a player's learning rate grows by 5 % a step, without end",
+    "d_frozen": "the discriminator's learning rate becomes 0",
+    "d_rate_50": "the discriminator's learning rate times 50, from now on",
+    "g_zeroed": "the generator's last layer is set to zero, with its moments",
+}
+
+
+def quiet():
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+
+
+def build(name, **kwargs):
+    """Five games on 8×8 digits, which all end well when nothing is done to them."""
+    from lit_gans import models
+    from lit_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+    from lit_gans.regularizers import R1
+
+    common = {"latent_dim": 32, "ema_decay": 0.999, **kwargs}
+    if name == "gan":  # configs/quickstart.yaml
+        size = {"image_size": 8, "widths": (128, 128), "num_classes": 10, "embed_dim": 10}
+        rates = {"g_lr": 5e-4, "d_lr": 5e-4, "num_classes": 10, "uniform_labels": True}
+        networks = MLPGenerator(latent_dim=32, norm="batch", **size), MLPDiscriminator(**size)
+        return models.GAN(*networks, **rates, regularizers=[R1(1.0, every=4)], **common)
+    norm = "batch" if name == "dcgan" else None
+    generator = DCGANGenerator(image_size=8, channels=1, latent_dim=32, width=32)
+    discriminator = DCGANDiscriminator(image_size=8, channels=1, width=32, norm=norm)
+    if name == "wgan_gp":  # rates above the paper's 1e-4, since the run is short
+        return models.WGANGP(generator, discriminator, g_lr=5e-4, d_lr=5e-4, **common)
+    if name == "wgan":
+        return models.WGAN(generator, discriminator, g_lr=5e-4, d_lr=5e-4, **common)
+    return {"dcgan": models.DCGAN, "sngan": models.SNGAN}[name](generator, discriminator, **common)
+
+
+def guard():
+    """The callbacks of configs/callbacks/guard.yaml."""
+    from lit_gans import callbacks
+
+    entries = yaml.safe_load(CONFIG.read_text("utf-8"))["trainer"]["callbacks+"]
+    return [getattr(callbacks, entry["class_path"])(**entry.get("init_args", {})) for entry in entries]
+
+
+def make_fault(fault, step, seed):
+    """A callback that does it, before the guard looks."""
+    from lightning import Callback
+
+    class Inject(Callback):
+        player = seed % 2 if not fault.startswith("d_") else 0
+        if fault == "g_zeroed":
+            player = 1
+        done = False
+        spoiled = False  # whether weights were ever not finite after a step
+
+        def now(self, trainer):
+            return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            now, optimizer = self.now(trainer), trainer.optimizers[self.player]
+            network = module.discriminator if self.player == 0 else module.generator
+            if fault in ("nan_batch", "huge_batch") and now == step:
+                batch[0].mul_(math.nan if fault == "nan_batch" else 1e6)
+            if fault == "nan_weight" and now == step:
+                with torch.no_grad():
+                    list(network.parameters())[-1].view(-1)[0] = math.nan
+            if fault == "g_zeroed" and now == step:
+                last = [m for m in network.modules() if isinstance(m, torch.nn.Linear | torch.nn.ConvTranspose2d)][-1]
+                for parameter in last.parameters():
+                    parameter.data.zero_()
+                    for moment in optimizer.state[parameter].values():
+                        moment.zero_()
+            rate = optimizer.param_groups[0]["lr"]
+            if now == step:
+                self.rate = rate
+            if fault == "rate_100" and now in (step, step + 50):
+                optimizer.param_groups[0]["lr"] = self.rate * (100 if now == step else 1)
+            if fault == "rate_rising" and now >= step and not self.answered(trainer):
+                optimizer.param_groups[0]["lr"] = rate * 1.05
+            if fault == "d_frozen" and now == step:
+                optimizer.param_groups[0]["lr"] = 0.0
+            if fault == "d_rate_50" and now == step:
+                optimizer.param_groups[0]["lr"] = rate * 50
+
+        def answered(self, trainer):
+            """A rise that goes on for ever would only prove that the guard stops: it ends when it is undone."""
+            return any(getattr(c, "guard", None) is not None and c.guard.rollbacks for c in trainer.callbacks)
+
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            if self.now(trainer) < step or self.done or trainer.optimizers.index(optimizer) != self.player:
+                return
+            gradients = [p.grad for p in optimizer.param_groups[0]["params"]]
+            if fault in ("nan_gradient", "inf_gradient"):
+                gradients[len(gradients) // 2].view(-1)[0] = math.nan if fault == "nan_gradient" else math.inf
+            elif fault in ("gradient_1e3", "gradient_1e6"):
+                torch._foreach_mul_(gradients, 1e3 if fault == "gradient_1e3" else 1e6)
+            else:
+                return
+            self.done, self.at = True, self.now(trainer)
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if self.now(trainer) >= step and not all(torch.isfinite(p).all() for p in module.parameters()):
+                self.spoiled = True
+                if not any(hasattr(c, "guard") for c in trainer.callbacks):
+                    trainer.should_stop = True
+
+    return Inject()
+
+
+def train(task):
+    """One run; returns what is known of it afterwards."""
+    quiet()
+    import lightning
+
+    from lit_gans import GenerativeMetrics, ImageDataModule
+    from lit_gans.callbacks import TrainingDiverged
+
+    model, fault, seed, guarded, steps = task
+    number = int(torch.randint(FIRST, LAST, (), generator=torch.Generator().manual_seed(hash_of(model, fault, seed))))
+    lightning.seed_everything(seed, verbose=False)
+    callbacks = [] if fault is None else [make_fault(fault, number, hash_of(model, fault, seed))]
+    callbacks += guard() if guarded else []
+    metrics = GenerativeMetrics(["fd"], extractor="digits", every_n_steps=1000 if fault is None else steps)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            logger=False,
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            callbacks=[*callbacks, metrics],
+        )
+        stopped = None
+        try:
+            trainer.fit(build(model), ImageDataModule("digits"))
+        except TrainingDiverged as error:
+            stopped = str(error)
+        health = Path(folder) / "health.jsonl"
+        events = [json.loads(line) for line in health.read_text("utf-8").splitlines()] if guarded else []
+    injected = callbacks[0] if fault is not None else None
+    distance = metrics.last.get("fd_digits", math.nan) if stopped is None else math.nan
+    return {
+        "model": model,
+        "fault": fault,
+        "seed": seed,
+        "guarded": guarded,
+        "step": getattr(injected, "at", number) if fault else None,
+        "steps": trainer.global_step,
+        "player": None if fault is None else ("discriminator", "generator")[injected.player],
+        "spoiled": bool(fault) and injected.spoiled,
+        "stopped": stopped,
+        "fd": distance if math.isfinite(distance) else None,
+        "curve": [[step, values["fd_digits"]] for step, values in metrics.history],
+        "events": [{k: e[k] for k in ("step", "kind", "player", "value", "usual", "action")} for e in events],
+    }
+
+
+def hash_of(*words):
+    from lit_gans.functional import mix_seed
+
+    return mix_seed(*(ord(letter) for letter in "|".join(map(str, words))))
+
+
+def run(name, tasks, jobs):
+    """Run what is not yet in the file, and add it as it comes."""
+    path = RESULTS / f"guard_{name}.json"
+    rows = json.loads(path.read_text("utf-8")) if path.exists() else []
+    known = {(row["model"], row["fault"], row["seed"], row["guarded"]) for row in rows}
+    tasks = [task for task in tasks if task[:4] not in known]
+    print(f"{len(known)} runs are known, {len(tasks)} to go", flush=True)
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for row in pool.imap_unordered(train, tasks):
+            rows.append(row)
+            path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", "utf-8")
+            first = next((e for e in row["events"] if row["step"] is None or e["step"] >= row["step"]), None)
+            told = f"{first['kind']}/{first['action']} at {first['step']}" if first else "no event"
+            distance = "" if row["fd"] is None else f"{row['fd']:.3f}"
+            print(
+                f"{row['model']:8} {row['fault'] or 'untouched':13} seed {row['seed']} guard {row['guarded']!s:5} fault "
+                f"{row['step']} ({row['player']}): {told}, {len(row['events'])} events, fd {distance} "
+                f"{'SPOILED ' if row['spoiled'] else ''}{'STOPPED' if row['stopped'] else ''}",
+                flush=True,
+            )
+
+
+def vanishing():
+    """Arjovsky and Bottou's experiment: train D alone, and measure what reaches G under both losses."""
+    quiet()
+    from lit_gans import ImageDataModule
+
+    rows = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = build("dcgan", seed=seed)
+        generator, data = model.generator, ImageDataModule("digits", batch_size=64)
+        data.prepare_data()
+        data.setup("fit")
+        batches = [batch[0] for batch in data.train_dataloader()]
+        critic = copy.deepcopy(model.discriminator)
+        optimizer = torch.optim.Adam(critic.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        for step in range(2001):
+            if step in (0, 1, 3, 10, 30, 100, 300, 1000, 2000):
+                norms = {"minimax": [], "non-saturating": []}
+                for _ in range(20):
+                    logits = critic(generator(torch.randn(64, 32)))
+                    for name, loss in {
+                        "minimax": -F.softplus(logits).mean(),  # log(1 - D)
+                        "non-saturating": F.softplus(-logits).mean(),  # -log D
+                    }.items():
+                        gradients = torch.autograd.grad(loss, list(generator.parameters()), retain_graph=True)
+                        norms[name].append(torch.stack(torch._foreach_norm(gradients)).norm().item())
+                rows.append({"seed": seed, "step": step, **{k: sorted(v)[len(v) // 2] for k, v in norms.items()}})
+                print(rows[-1], flush=True)
+            real = batches[step % len(batches)]
+            with torch.no_grad():
+                fake = generator(torch.randn(len(real), 32))
+            optimizer.zero_grad()
+            (F.softplus(-critic(real)).mean() + F.softplus(critic(fake)).mean()).backward()
+            optimizer.step()
+    (RESULTS / "guard_vanishing.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", "utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["faults", "healthy", "vanishing", "tables"])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--models", nargs="+", default=["gan", "dcgan", "wgan_gp"])
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument("--guarded-only", action="store_true")
+    options = parser.parse_args()
+    if options.command == "faults":
+        tasks = [(model, None, seed, False, STEPS) for seed in options.seeds for model in options.models]
+        tasks += [(m, f, s, True, STEPS) for s in options.seeds for f in options.faults for m in options.models]
+        if not options.guarded_only:
+            tasks += [(m, f, s, False, STEPS) for s in options.seeds for f in options.faults for m in options.models]
+        run("faults", tasks, options.jobs)
+    elif options.command == "healthy":
+        models = ("gan", "dcgan", "wgan_gp", "sngan", "wgan")
+        run("healthy", [(m, None, s, True, HEALTHY_STEPS) for s in range(4) for m in models], options.jobs)
+    elif options.command == "vanishing":
+        vanishing()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Gradients, losses and weights that explode or vanish."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningModule, Trainer
+from torch.optim import Optimizer
+
+from lit_gans.callbacks.guard.core import Reading, Recovery
+from lit_gans.callbacks.guard.players import Player
+from lit_gans.callbacks.guard.snapshots import first_not_finite
+from lit_gans.callbacks.guard.usual import Usual
+from lit_gans.callbacks.guard.watcher import Detector, Finding
+
+__all__ = ("ExplosionDetector",)
+
+_LASTING = "the gradient norm, for 50 updates,"
+_JUMP = 10.0  # learning rates grow by less from one step to the next, in any warm-up
+
+
+class ExplosionDetector(Detector):
+    """Finds an explosion in the very step, before it reaches the weights, and acts.
+
+    Looked at before each update, after gradients were averaged over ranks and unscaled, and before they are clipped:
+
+    - ``nan``, ``inf``: in a loss, a gradient or a weight;
+    - ``spike``: the gradient norm is more than ``spike`` times, and ``sigmas`` spreads above, its running median, and
+      three times its highest in the last 200 updates. Median and spread (median absolute deviation) are of logarithms,
+      and of the same player's recent past: no absolute size counts;
+    - ``rise``: nine tenths of the last 50 norms are more than ``rise`` times the median before;
+    - ``vanish``: the same for less than one ``vanish``-th;
+    - ``learning_rate``: more than ten times what it ever was.
+
+    Each is answered by an action:
+
+    - ``warn`` tells, once in ``interval`` steps;
+    - ``skip`` drops the update: weights, moments, buffers and the averaged generator stay as they are. Where that
+      cannot help, since weights are not finite or ``max_skips`` were dropped in a row, it becomes ``rollback``;
+    - ``clip`` scales the gradients down to their usual norm; where there is none, it becomes ``skip``;
+    - ``rollback`` drops the update and puts back weights, buffers, averages, both optimizers, schedules and loss scale
+      from a snapshot in memory; step and data go on, noise and the order of the data take another seed, and the
+      learning rate of the player concerned is multiplied by ``lr_factor`` until ``window`` steps have passed in peace.
+      After ``max_rollbacks`` within ``window`` steps it becomes ``stop``;
+    - ``stop`` saves the last good and the present state beside the other checkpoints, and raises ``TrainingDiverged``.
+
+    Everything goes to ``health.jsonl`` in the run's folder, to the loggers as ``health/*``, and to a summary at the
+    end. All ranks decide on the same, reduced numbers. A healthy run is not changed in a single bit. One number is read
+    from the device before each update; on a GPU the host waits there for the backward pass. Works with any
+    LightningModule and any number of optimizers. With a gradient scaler (``16-mixed``), which drops overflowing updates
+    itself, only thirty in a row count.
+
+    Args:
+        action: For all kinds, or for each: ``{"nan": "rollback", "spike": "clip"}``.
+        spike: Smallest factor between a norm and its running median that counts.
+        sigmas: Smallest number of spreads that counts.
+        rise: Factor of a lasting rise.
+        vanish: Factor of a lasting fall.
+        warmup: Updates of a player before its past counts as known; NaN and infinity count from the first.
+        interval: Steps within which the same warning is given once.
+        snapshot_every: Steps between two snapshots, of which two are kept in memory.
+        max_rollbacks: Within ``window`` steps.
+        window: In steps.
+        lr_factor: In (0, 1].
+        max_memory: Largest share of main memory, in (0, 1], that snapshots may take.
+        max_skips: Updates of a player that may be dropped in a row.
+
+    Raises:
+        ValueError: a number out of range, an unknown kind or action; at the start, weights that are not finite, a
+            strategy that shards state, snapshots that would not fit.
+        TrainingDiverged: while training, if it has to stop.
+
+    Example:
+        >>> ExplosionDetector(action={"spike": "clip"}).actions["spike"]
+        'clip'
+    """
+
+    kinds: ClassVar[Mapping[str, str]] = {
+        "nan": "rollback",
+        "inf": "rollback",
+        "spike": "rollback",
+        "rise": "warn",
+        "vanish": "warn",
+        "learning_rate": "warn",
+    }
+
+    def __init__(
+        self,
+        action: str | dict[str, str] = "rollback",
+        spike: float = 10.0,
+        sigmas: float = 8.0,
+        rise: float = 10.0,
+        vanish: float = 100.0,
+        warmup: int = 25,
+        interval: int = 1000,
+        snapshot_every: int = 100,
+        max_rollbacks: int = 3,
+        window: int = 1000,
+        lr_factor: float = 0.5,
+        max_memory: float = 0.25,
+        max_skips: int = 100,
+    ) -> None:
+        for name, value in {"spike": spike, "rise": rise, "vanish": vanish}.items():
+            if not value > 1:
+                raise ValueError(f"{name} is a factor above 1, got {value}")
+        if not sigmas > 0:
+            raise ValueError(f"sigmas must be above 0, got {sigmas}")
+        if warmup < 2:
+            raise ValueError(f"warmup must be at least 2 updates, got {warmup}")
+        recovery = Recovery(snapshot_every, max_rollbacks, window, lr_factor, max_memory, max_skips)
+        super().__init__(action, interval, recovery)
+        self.spike, self.sigmas, self.warmup = math.log(spike), sigmas, warmup
+        self.rise, self.vanish = math.log(rise), math.log(vanish)
+        self._usual: dict[str, Usual] = {}
+        self._highest_rate: dict[str, float] = {}
+        self._overflows = 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Judge the update that is about to be made."""
+        guard = self.guard
+        if guard.stopped:
+            guard.drop(optimizer)
+            return
+        reading = guard.reading(optimizer)
+        name, norm = reading.player.name, reading.values(trainer)[0]
+        usual = self._usual.setdefault(name, Usual(warmup=self.warmup))
+        for finding in self._judge(trainer, pl_module, reading, usual):
+            action = self.respond(trainer, pl_module, finding, optimizer)
+            if action == "clip":  # the bound follows, slowly, if this is how it is to be
+                usual.add(usual.value * math.exp(self.spike))
+            if action != "warn":
+                return
+            if finding.kind == "learning_rate":
+                self._highest_rate[name] = finding.value
+        self._skips.pop(name, None)
+        if math.isfinite(norm):
+            usual.add(norm)
+
+    def _judge(self, trainer: Trainer, module: LightningModule, reading: Reading, usual: Usual) -> Iterator[Finding]:
+        """What is wrong with an update, if anything."""
+        norm, loss, alike = reading.values(trainer)
+        player = reading.player
+        if not (math.isfinite(norm) and math.isfinite(loss)):
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            self._overflows += 1
+            if scaler is None or not math.isfinite(loss) or self._overflows >= 30:
+                yield self._not_finite(trainer, module, player, norm, loss)
+            return
+        self._overflows = 0
+        yield from self._rate(player)
+        if not usual.known:
+            return
+        deviation = usual.deviation(norm)
+        if deviation > max(self.spike, self.sigmas * usual.spread) and usual.beyond_highest(norm) > math.log(3):
+            advice = "If it comes back: a lower learning rate, g_clip or d_clip, a gradient penalty."
+            value = usual.value if alike else None  # ranks that differ must not be scaled, only dropped
+            yield Finding("spike", player.name, norm, value, "the gradient norm", advice, _largest(player))
+        elif usual.shift > self.rise:
+            advice = "Try a lower learning rate, or a stronger penalty on the discriminator."
+            yield Finding("rise", player.name, norm, usual.before, _LASTING, advice)
+        elif usual.shift < -self.vanish:
+            advice = (
+                "Nothing is learned any more: if the discriminator has won, lower its learning rate or give it a "
+                "gradient penalty (R1); if a network is frozen or dead, look at its layers."
+            )
+            yield Finding("vanish", player.name, norm, usual.before, _LASTING, advice)
+
+    def _rate(self, player: Player) -> Iterator[Finding]:
+        """A learning rate that somebody has multiplied."""
+        rate = max(float(group.get("lr", 0.0)) for group in player.optimizer.param_groups)
+        highest = self._highest_rate.get(player.name, 0.0)
+        if highest and rate > _JUMP * highest:
+            advice = "Look at what sets it: a scheduler, a callback, a resumed optimizer."
+            yield Finding("learning_rate", player.name, rate, highest, "the learning rate", advice)
+        else:
+            self._highest_rate[player.name] = max(rate, highest)
+
+    def _not_finite(
+        self, trainer: Trainer, module: LightningModule, player: Player, norm: float, loss: float
+    ) -> Finding:
+        """Where NaN or infinity comes from: weights before gradients, gradients before the loss."""
+        tensor, quantity, owner = first_not_finite(trainer, module), "a weight", player.name
+        value = loss if math.isfinite(norm) else norm
+        if tensor is not None:
+            owner = self._owner(tensor) or owner
+            advice = "Look at what wrote it; if training did, lower the learning rate."
+        elif not math.isfinite(norm):
+            tensor, quantity = _first(player), "the gradient norm"
+            advice = "Look for a bad batch, a division by zero, a logarithm of zero, an overflow in half precision."
+        else:
+            quantity, advice = "the loss", "Look for a bad batch, a logarithm of zero, an overflow in half precision."
+        kind = "nan" if math.isnan(value) else "inf"
+        return Finding(kind, owner, value, self._usual_of(owner), quantity, advice, tensor)
+
+    def _owner(self, tensor: str) -> str | None:
+        """The player whose parameter, or buffer, a tensor is."""
+        for player in self.guard.players.values():
+            if tensor in player.names or tensor.startswith(f"{player.name}."):
+                return player.name
+        return None
+
+    def _usual_of(self, player: str) -> float | None:
+        usual = self._usual.get(player)
+        return usual.value if usual is not None and usual.known else None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Before a snapshot, see that all weights are finite: of some, such as rows of an embedding, no loss tells."""
+        guard = self.guard
+        if guard.snapshot_due and not guard.stopped and (tensor := first_not_finite(trainer, pl_module)) is not None:
+            advice = "Look at what wrote it; if training did, lower the learning rate."
+            finding = Finding("nan", self._owner(tensor), math.nan, None, "a weight", advice, tensor)
+            self.respond(trainer, pl_module, finding)
+        before = len(guard.rollbacks)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if len(guard.rollbacks) > before:
+            for usual in self._usual.values():
+                usual.forget_recent()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The recent past of each player."""
+        usual = {name: past.state() for name, past in self._usual.items()}
+        return {**super().state_dict(), "usual": usual}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        super().load_state_dict(state_dict)
+        for name, past in state_dict["usual"].items():
+            self._usual[name] = Usual(warmup=self.warmup)
+            self._usual[name].load(past["logs"], past["age"])
+
+
+def _first(player: Player) -> str | None:
+    """Name of the first parameter whose gradient holds NaN or infinity."""
+    for name, parameter in zip(player.names, player.parameters, strict=True):
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return name
+    return None
+
+
+def _largest(player: Player) -> str | None:
+    """Name of the parameter with the largest gradient."""
+    norms = {
+        name: float(torch.linalg.vector_norm(parameter.grad))
+        for name, parameter in zip(player.names, player.parameters, strict=True)
+        if parameter.grad is not None and not parameter.grad.is_sparse
+    }
+    return max(norms, key=norms.__getitem__, default=None)

@@ -1,0 +1,387 @@
+"""The guard of one training run: what its callbacks measure once and share, and how they act as one."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_gans.callbacks.guard.health import HealthLog
+from lit_gans.callbacks.guard.players import Player, find_players, total_norm
+from lit_gans.callbacks.guard.snapshots import Snapshots, check_memory, check_replicated, first_not_finite
+
+__all__ = ("Guard", "Reading", "Recovery", "TrainingDiverged")
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818  # what happened, as StopIteration says it
+    """Training was stopped, because what went wrong came back or was not to be recovered from.
+
+    Attributes:
+        good: Checkpoint of the last state known to be good.
+        bad: Checkpoint of the state in which training was stopped.
+    """
+
+    def __init__(self, message: str, good: Path | None = None, bad: Path | None = None) -> None:
+        super().__init__(message)
+        self.good, self.bad = good, bad
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How far recovery may go; the strictest of all callbacks holds.
+
+    Args:
+        snapshot_every: Steps between two snapshots.
+        max_rollbacks: Within ``window`` steps; the next one stops training.
+        window: In steps; also for how long a lowered learning rate stays, if nothing else happens.
+        lr_factor: By which a rollback multiplies the learning rate of the player concerned.
+        max_memory: Largest share of main memory that the snapshots of all processes of the machine may take.
+        max_skips: Updates of a player that may be dropped in a row before more is done.
+    """
+
+    snapshot_every: int = 100
+    max_rollbacks: int = 3
+    window: int = 1000
+    lr_factor: float = 0.5
+    max_memory: float = 0.25
+    max_skips: int = 100
+    depth: int = field(default=2, init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("snapshot_every", "max_rollbacks", "window", "max_skips"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < (0 if name == "max_rollbacks" else 1):
+                at_least = 0 if name == "max_rollbacks" else 1
+                raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
+        for name in ("lr_factor", "max_memory"):
+            if not 0 < (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {value!r}")
+
+    def strictest(self, other: "Recovery") -> "Recovery":
+        """Both at once."""
+        return Recovery(
+            min(self.snapshot_every, other.snapshot_every),
+            min(self.max_rollbacks, other.max_rollbacks),
+            max(self.window, other.window),
+            min(self.lr_factor, other.lr_factor),
+            min(self.max_memory, other.max_memory),
+            min(self.max_skips, other.max_skips),
+        )
+
+
+@dataclass
+class Reading:
+    """A player's gradients just before its step: averaged over ranks, unscaled, not yet clipped.
+
+    Args:
+        player: Whose they are.
+        norm: Euclidean norm over all of them, a scalar that nobody has waited for.
+        losses: Those that were differentiated since the last step, scalars.
+    """
+
+    player: Player
+    norm: Tensor
+    losses: list[Tensor]
+    _values: tuple[float, float, bool] | None = None
+
+    def values(self, trainer: Trainer) -> tuple[float, float, bool]:
+        """Norm, sum of the losses, and whether all ranks have the same norm; waits for the device, and for the ranks.
+
+        The norm is the largest of any rank. NaN or infinity on one rank is so on all.
+        """
+        if self._values is None:
+            scalars, device = [self.norm, *self.losses], self.norm.device
+            if device.type == "cpu":
+                norm, *losses = [scalar.item() for scalar in scalars]
+            else:  # one wait for all
+                norm, *losses = torch.stack([scalar.to(device, torch.float32) for scalar in scalars]).tolist()
+            self._values = _agree(trainer, device, norm, sum(losses))
+        return self._values
+
+
+def _agree(trainer: Trainer, device: torch.device, norm: float, loss: float) -> tuple[float, float, bool]:
+    """The same numbers on all ranks; one small reduction, none with one process."""
+    if trainer.world_size == 1:
+        return norm, loss, True
+    finite = norm if math.isfinite(norm) else 0.0
+    flags = (math.isnan(norm), math.isinf(norm), math.isnan(loss), math.isinf(loss))
+    mine = torch.tensor([finite, -finite, *flags], dtype=torch.float64, device=device)
+    highest, lowest, *found = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+    norm = math.nan if found[0] else math.inf if found[1] else highest
+    loss = math.nan if found[2] else math.inf if found[3] else 0.0
+    return norm, loss, highest == -lowest
+
+
+@dataclass
+class Request:
+    """What is to be done at the end of the batch."""
+
+    action: str
+    player: str | None
+    older: bool
+    message: str
+
+
+class Guard:
+    """One for each trainer; its callbacks tell it of hooks, the first that does counts.
+
+    A step begins with ``begin`` and ends with ``settle``. Between the two, updates can be dropped or clipped, and one
+    request to roll back or to stop can be made, which drops all further updates and is carried out by ``settle``.
+    """
+
+    _of: ClassVar[WeakKeyDictionary[Trainer, "Guard"]] = WeakKeyDictionary()
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+        writes = not trainer.fast_dev_run  # type: ignore[attr-defined]
+        self.log = HealthLog(self.folder if writes else None)
+        self.recovery: Recovery | None = None
+        self.snapshots = Snapshots()
+        self.players: dict[int, Player] = {}
+        self.step = self.first_step = 0
+        self.rollbacks: list[int] = []
+        self.suspects: set[str] = set()  # detectors that have seen something, though not enough to act
+        self._factors: dict[str, float] = {}  # by which players' learning rates are lowered for now
+        self._anchors: dict[str, list[float]] = {}
+        self._reading: dict[int, Reading] = {}
+        self._losses: list[Tensor] = []
+        self._buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._open = self._dropped = self._started = False
+        self._request: Request | None = None
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> "Guard":
+        """The guard of a trainer."""
+        if trainer not in cls._of:
+            cls._of[trainer] = cls(trainer)
+        return cls._of[trainer]
+
+    @classmethod
+    def dismiss(cls, trainer: Trainer) -> None:
+        """Free the memory; the next ``fit`` begins with another."""
+        if (guard := cls._of.pop(trainer, None)) is not None:
+            guard.snapshots.clear()
+            guard._buffers = ([], [])
+
+    # what callbacks tell
+
+    def require(self, trainer: Trainer, module: LightningModule, recovery: Recovery) -> None:
+        """Prepare to recover.
+
+        Raises:
+            ValueError: if the strategy shards the state, or snapshots would not fit into memory.
+        """
+        check_replicated(trainer)
+        self.recovery = recovery if self.recovery is None else self.recovery.strictest(recovery)
+        processes = getattr(trainer.strategy, "num_processes", 1)
+        check_memory(module, self.recovery.depth, self.recovery.max_memory, processes)
+
+    def start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Before the first batch: find the players, take the first snapshot.
+
+        Raises:
+            ValueError: if weights are not finite to begin with.
+        """
+        if self._started:
+            return
+        self._started = True
+        self.step = self.first_step = trainer.global_step
+        self.players = {id(player.optimizer): player for player in find_players(module, trainer.optimizers)}
+        self.log.open(trainer)
+        if self.recovery is not None:
+            if (name := first_not_finite(trainer, module)) is not None:
+                raise ValueError(
+                    f"{name} holds NaN or infinity before training starts: mend the weights it begins with"
+                )
+            buffers = list(module.buffers())
+            self._buffers = buffers, [buffer.clone() for buffer in buffers]
+            self.snapshots.take(trainer, module, self.step, self._factors)
+
+    def begin(self, trainer: Trainer) -> None:
+        """A batch begins."""
+        if self._open:
+            return
+        self._open, self.step = True, trainer.global_step
+        self._losses.clear()
+        live, copies = self._buffers
+        if live:
+            torch._foreach_copy_(copies, live)
+
+    def hear(self, loss: Tensor) -> None:
+        """A loss is about to be differentiated."""
+        if not self._losses or self._losses[-1] is not loss:
+            self._losses.append(loss)
+
+    def forget(self) -> None:
+        """Gradients have changed."""
+        self._reading.clear()
+
+    def reading(self, optimizer: Optimizer) -> Reading:
+        """The gradients of an optimizer that is about to step, measured once however many ask."""
+        key = id(optimizer)
+        if key not in self._reading:
+            player = self.players[key]
+            norm = total_norm([gradient.detach() for gradient in player.gradients()])
+            self._reading[key] = Reading(player, norm, [loss.detach() for loss in self._losses])
+            self._losses.clear()
+        return self._reading[key]
+
+    # what callbacks ask for
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this step is given up already."""
+        return self._request is not None
+
+    def drop(self, optimizer: Optimizer) -> None:
+        """The update that is about to be made is not made: an optimizer passes over parameters without gradients."""
+        for parameter in self.players[id(optimizer)].parameters:
+            parameter.grad = None
+        self._dropped = True
+
+    def scale(self, optimizer: Optimizer, factor: float) -> None:
+        """Multiply the gradients of the update that is about to be made."""
+        gradients = [p.grad for p in self.players[id(optimizer)].parameters if p.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, factor)
+
+    def request(self, action: str, player: str | None, older: bool, message: str) -> None:
+        """Roll back or stop at the end of this batch."""
+        if self._request is None or action == "stop":
+            self._request = Request(action, player, older, message)
+
+    def may_roll_back(self) -> bool:
+        """Whether one more rollback within the window is allowed."""
+        assert self.recovery is not None
+        return sum(self.step - step < self.recovery.window for step in self.rollbacks) < self.recovery.max_rollbacks
+
+    def settle(self, trainer: Trainer, module: LightningModule) -> None:
+        """A batch ends: do what was asked for, or take a snapshot if it is time and all is well.
+
+        Raises:
+            TrainingDiverged: if training is to stop.
+        """
+        if not self._open:
+            return
+        self._open = False
+        if self._dropped:
+            live, copies = self._buffers
+            if live:
+                torch._foreach_copy_(live, copies)
+            self._dropped = False
+        request, self._request = self._request, None
+        if request is not None:
+            self._losses.clear()
+            (self._stop if request.action == "stop" else self._roll_back)(trainer, module, request)
+        elif self.recovery is not None:
+            if self._factors and self.step - self.rollbacks[-1] >= self.recovery.window:
+                self._put_rates_back(trainer)
+            if self.snapshot_due and not self.suspects and first_not_finite(trainer, module) is None:
+                self.snapshots.take(trainer, module, self.step + 1, self._factors)
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether a snapshot is to be taken after this batch."""
+        return self.recovery is not None and (self.step + 1 - self.first_step) % self.recovery.snapshot_every == 0
+
+    def reopen(self) -> None:
+        """A request is made after the batch has been settled, by one who looks at its result."""
+        self._open = True
+
+    # recovery
+
+    def _roll_back(self, trainer: Trainer, module: LightningModule, request: Request) -> None:
+        """Another start from a good state: the same weights, other noise and data, a smaller learning rate."""
+        assert self.recovery is not None
+        wanted = {player.name: self._factors.get(player.name, 1.0) for player in self.players.values()}
+        for name in [request.player] if request.player in wanted else wanted:
+            wanted[name] *= self.recovery.lr_factor
+        step, self._factors = self.snapshots.restore(trainer, module, request.older)
+        for player in self.players.values():
+            multiply_rate(trainer, player.optimizer, wanted[player.name] / self._factors.get(player.name, 1.0))
+        self._factors = wanted
+        self._anchors = {player.name: anchors(trainer, player.optimizer) for player in self.players.values()}
+        self.rollbacks = [past for past in self.rollbacks if self.step - past < self.recovery.window] + [self.step]
+        for loader in _loaders(trainer):
+            loader.reorder()
+        if hasattr(module, "seed_offset"):
+            module.seed_offset += 1  # type: ignore[assignment, operator]
+        rank_zero_info(f"step {self.step}: the weights of step {step} were put back")
+
+    def _put_rates_back(self, trainer: Trainer) -> None:
+        """A window has passed in peace: learning rates are as before, unless somebody else has changed them since."""
+        for player in self.players.values():
+            factor = self._factors.get(player.name, 1.0)
+            if factor != 1 and anchors(trainer, player.optimizer) == self._anchors.get(player.name):
+                multiply_rate(trainer, player.optimizer, 1 / factor)
+                rank_zero_info(f"step {self.step}: {player.name} has its learning rate back")
+        self._factors, self._anchors = {}, {}
+
+    def _stop(self, trainer: Trainer, module: LightningModule, request: Request) -> None:
+        """Keep what is for the post-mortem, and what was good to go on from."""
+        folder = self.folder / "checkpoints"
+        bad, good = (folder / f"health-step={self.step:08d}-{which}.ckpt" for which in ("bad", "good"))
+        trainer.save_checkpoint(bad)
+        before, _ = self.snapshots.restore(trainer, module, request.older)
+        trainer.save_checkpoint(good)
+        raise TrainingDiverged(
+            f"{request.message} Training was stopped at step {self.step}. The weights of step {before}, the last known "
+            f"to be good, are in {good}, those that it stopped with in {bad}.",
+            good,
+            bad,
+        )
+
+    # state
+
+    def state(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return {
+            "rollbacks": list(self.rollbacks),
+            "factors": dict(self._factors),
+            "anchors": {name: list(rates) for name, rates in self._anchors.items()},
+            "log": self.log.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`; every callback has saved the same."""
+        self.rollbacks = list(state["rollbacks"])
+        self._factors, self._anchors = dict(state["factors"]), dict(state["anchors"])
+        self.log.load(state["log"])
+
+
+def _loaders(trainer: Trainer) -> list[Any]:
+    """Loaders of the training data that can be told to take another order."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else [loader for loader in combined.flattened if hasattr(loader, "reorder")]
+
+
+def schedulers_of(trainer: Trainer, optimizer: Optimizer) -> list[Any]:
+    """Schedulers that set an optimizer's learning rate, those within others included."""
+    found = [config.scheduler for config in trainer.lr_scheduler_configs if config.scheduler.optimizer is optimizer]
+    for scheduler in found:
+        found.extend(getattr(scheduler, "_schedulers", ()))
+    return found
+
+
+def anchors(trainer: Trainer, optimizer: Optimizer) -> list[float]:
+    """What stays put as long as nobody changes it: the rates that schedules multiply, else those of the groups."""
+    bases = [float(rate) for s in schedulers_of(trainer, optimizer) for rate in getattr(s, "base_lrs", ())]
+    return bases or [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def multiply_rate(trainer: Trainer, optimizer: Optimizer, factor: float) -> None:
+    """Multiply a learning rate, and with it all that its schedule will make of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+        if "initial_lr" in group:
+            group["initial_lr"] = group["initial_lr"] * factor
+    for scheduler in schedulers_of(trainer, optimizer):
+        for name in ("base_lrs", "_last_lr"):
+            if (rates := getattr(scheduler, name, None)) is not None:
+                setattr(scheduler, name, [rate * factor for rate in rates])

@@ -1,0 +1,173 @@
+"""A look at the game: what the discriminator says, what the generator draws. Training is not disturbed by it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from lit_gans.functional import input_gradient_norm, to_uint8
+from lit_gans.metrics.extractors import FeatureExtractor
+from lit_gans.models import GAN
+
+__all__ = ("Look", "Sight", "undisturbed")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen, over all ranks; NaN where there is no discriminator or no extractor with classes.
+
+    Args:
+        gap: Mean logit of real less that of generated images.
+        order: Share of pairs of a real and a generated image of which the real one has the higher logit: the area under
+            the ROC curve, 1 if the discriminator tells all apart, 0.5 if it guesses, 0 if it is fooled throughout.
+        accuracy_real: Share of real images with a logit above 0.
+        accuracy_fake: Share of generated images with one below.
+        diversity: Mean distance of two generated images, of the same class where there are labels, over that of real.
+        classes: Exponential of the entropy of the classes that are drawn: how many, in effect.
+    """
+
+    gap: float
+    order: float
+    accuracy_real: float
+    accuracy_fake: float
+    diversity: float
+    classes: float
+
+
+class Sight:
+    """Looks at a module with always the same latents.
+
+    Args:
+        module: One of ``lit_gans``, or any with ``sample(n)``; its discriminator is looked at, if it has one that takes
+            images alone.
+        world_size: Number of ranks, whose looks are averaged.
+        n: Number of images.
+        seed: Of the latents.
+        extractor: Sees features and, if it has some, classes; without one, pixels are compared.
+    """
+
+    def __init__(
+        self, module: Any, world_size: int, n: int = 32, seed: int = 0, extractor: FeatureExtractor | None = None
+    ) -> None:
+        self.n, self.seed, self.extractor, self.world_size = n, seed, extractor, world_size
+        self._inputs: tuple[Tensor, Tensor | None] | None = None
+
+    @staticmethod
+    def possible(module: Any) -> bool:
+        """Whether there are a generator and a discriminator to look at."""
+        return isinstance(module, GAN) or (
+            isinstance(getattr(module, "discriminator", None), nn.Module) and callable(getattr(module, "sample", None))
+        )
+
+    def look(self, module: Any, batch: Any) -> Look:
+        """See how the game stands; buffers, random numbers and modes are left as they were."""
+        with undisturbed(module), torch.no_grad():
+            real, y_real = images_of(module, batch)
+            real, y_real = real[: self.n], None if y_real is None else y_real[: self.n]
+            fake, y_fake = self._fakes(module)
+            values = [*self._opinions(module, real, y_real, fake, y_fake), *self._pictures(real, y_real, fake, y_fake)]
+            seen = torch.stack([value.double() for value in values])
+        if self.world_size > 1:
+            seen = module.trainer.strategy.reduce(seen, reduce_op="mean")
+        return Look(*seen.tolist())
+
+    def input_gradients(self, module: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        """Mean norm of the discriminator's gradient at real and at generated images, float32 scalars."""
+        with undisturbed(module):
+            real, y_real = images_of(module, batch)
+            with torch.no_grad():
+                fake, y_fake = self._fakes(module)
+            critic = discriminator_of(module)
+            return tuple(  # type: ignore[return-value]
+                input_gradient_norm(critic, x[: self.n], y if y is None else y[: self.n]).mean().detach()
+                for x, y in ((real, y_real), (fake, y_fake))
+            )
+
+    def _fakes(self, module: Any) -> tuple[Tensor, Tensor | None]:
+        if not isinstance(module, GAN):
+            torch.manual_seed(self.seed)
+            return module.sample(self.n), None
+        if self._inputs is None or self._inputs[0].device != module.device:
+            z, y = module.draw_inputs(self.n, seed=self.seed)
+            z = z.to(module.device, next(module.generator.parameters(), z).dtype)
+            self._inputs = z, None if y is None else y.to(module.device)
+        return module.generate(*self._inputs), self._inputs[1]
+
+    @staticmethod
+    def _opinions(
+        module: Any, real: Tensor, y_real: Tensor | None, fake: Tensor, y_fake: Tensor | None
+    ) -> list[Tensor]:
+        """Gap, order and accuracies."""
+        critic = discriminator_of(module)
+        if critic is None:
+            return [torch.full((), torch.nan, device=real.device)] * 4
+        on_real, on_fake = (_logits(critic, x, y) for x, y in ((real, y_real), (fake, y_fake)))
+        above = (on_real[:, None] > on_fake).double() + (on_real[:, None] == on_fake).double() / 2
+        accuracies = [(on_real > 0).double().mean(), (on_fake < 0).double().mean()]
+        return [on_real.mean() - on_fake.mean(), above.mean(), *accuracies]
+
+    def _pictures(self, real: Tensor, y_real: Tensor | None, fake: Tensor, y_fake: Tensor | None) -> list[Tensor]:
+        """Diversity and classes."""
+        classes = torch.full((), torch.nan, device=real.device)
+        if self.extractor is not None:
+            seen = self.extractor(to_uint8(fake))
+            if seen.logits is not None:
+                shares = F.one_hot(seen.logits.argmax(1), seen.logits.shape[1]).double().mean(0)
+                classes = torch.special.entr(shares).sum().exp()
+            real, fake = self.extractor(to_uint8(real)).features, seen.features
+        return [_spread(fake, y_fake, real, y_real), classes]
+
+
+def _logits(critic: Any, x: Tensor, y: Tensor | None) -> Tensor:
+    """One an image; of a patch map its mean."""
+    answer = critic(x) if y is None else critic(x, y)
+    answer = answer if isinstance(answer, Tensor) else answer[0]
+    return answer.flatten(1).mean(1) if answer.ndim > 1 else answer
+
+
+def _spread(fake: Tensor, y_fake: Tensor | None, real: Tensor, y_real: Tensor | None) -> Tensor:
+    """Mean distance of pairs of fakes over that of reals; of pairs with one label where both sides have eight such."""
+    distances = [torch.pdist(x.flatten(1).double()) for x in (fake, real)]
+    if y_fake is not None and y_real is not None:
+        pairs = [torch.combinations(y) for y in (y_fake, y_real)]
+        alike = [pair[:, 0] == pair[:, 1] for pair in pairs]
+        if min(int(same.sum()) for same in alike) >= 8:
+            distances = [distance[same] for distance, same in zip(distances, alike, strict=True)]
+    return distances[0].mean() / distances[1].mean().clamp_min(1e-12)
+
+
+def discriminator_of(module: Any) -> Any:
+    """What takes images and gives logits; None where a module has nothing of that name."""
+    return module.discriminate if isinstance(module, GAN) else getattr(module, "discriminator", None)
+
+
+def images_of(module: Any, batch: Any) -> tuple[Tensor, Tensor | None]:
+    """Images of a batch, and their labels where the model uses them."""
+    if isinstance(module, GAN):
+        return module.unpack_batch(batch)
+    if isinstance(batch, dict):
+        batch = batch.get("image", next(iter(batch.values())))
+    return batch if isinstance(batch, Tensor) else batch[0], None
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Put back buffers, such as running statistics, and all random generators."""
+    buffers = list(module.buffers())
+    copies = [buffer.clone() for buffer in buffers]
+    rng = getattr(module, "_rng", None)
+    noise = None if rng is None else rng.get_state()
+    with isolate_rng():
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, copy in zip(buffers, copies, strict=True):
+                    buffer.copy_(copy)
+            if rng is not None:
+                rng.set_state(noise)

@@ -1,0 +1,139 @@
+"""Copies of a training state in memory, to go back to."""
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from lit_gans.callbacks.guard.players import total_norm
+
+__all__ = ("Snapshots", "bytes_needed", "bytes_there", "check_memory", "check_replicated", "first_not_finite")
+
+
+class Snapshots:
+    """The last states known to be good: weights, buffers, averages, optimizers, schedules, loss scale.
+
+    Held in main memory by every process for itself, and never written to a file.
+
+    Args:
+        depth: How many to hold.
+    """
+
+    def __init__(self, depth: int = 2) -> None:
+        self._held: deque[tuple[int, dict[str, Any]]] = deque()
+        self.depth = depth
+
+    @property
+    def steps(self) -> list[int]:
+        """When they were taken, oldest first."""
+        return [step for step, _ in self._held]
+
+    def take(self, trainer: Trainer, module: LightningModule, step: int, note: dict[str, float]) -> None:
+        """Copy the state as it is before step ``step``, with a note; the oldest copy makes room."""
+        while len(self._held) >= self.depth:
+            self._held.popleft()
+        state: dict[str, Any] = {
+            "module": module.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+            "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
+            "precision": trainer.precision_plugin.state_dict(),
+        }
+        state["note"] = dict(note)
+        self._held.append((step, apply_to_collection(state, Tensor, lambda x: x.detach().to("cpu", copy=True))))
+
+    def restore(self, trainer: Trainer, module: LightningModule, older: bool = False) -> tuple[int, dict[str, float]]:
+        """Put a copy back; copies younger than it are given up, it is kept.
+
+        Args:
+            trainer: Whose optimizers, schedules and loss scale are put back.
+            module: Whose weights and buffers are.
+            older: The oldest instead of the youngest.
+
+        Returns:
+            The step before which it was taken, and its note.
+        """
+        while older and len(self._held) > 1:
+            self._held.pop()
+        step, state = self._held[-1]
+        module.load_state_dict(state["module"])
+        for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for config, saved in zip(trainer.lr_scheduler_configs, state["schedulers"], strict=True):
+            config.scheduler.load_state_dict(saved)
+        if state["precision"]:
+            trainer.precision_plugin.load_state_dict(state["precision"])
+        return step, dict(state["note"])
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self._held.clear()
+
+
+def first_not_finite(trainer: Trainer, module: torch.nn.Module) -> str | None:
+    """Name of the first parameter or buffer that holds NaN or infinity on any rank; None, after one pass, if none does.
+
+    All ranks must call it, and get the same answer.
+    """
+    named = [(name, x) for name, x in (*module.named_parameters(), *module.named_buffers()) if x.is_floating_point()]
+    found = len(named)
+    if named and not torch.isfinite(total_norm([x.detach() for _, x in named])):
+        # the norm of finite values may overflow, so that each is looked at before one is blamed
+        found = next((n for n, (_, x) in enumerate(named) if not torch.isfinite(x).all()), found)
+    if trainer.world_size > 1:
+        mine = torch.tensor(found, device=trainer.strategy.root_device)
+        found = int(trainer.strategy.reduce(mine, reduce_op="min"))
+    return named[found][0] if found < len(named) else None
+
+
+def bytes_needed(module: torch.nn.Module, depth: int) -> int:
+    """Memory for ``depth`` snapshots, if optimizers hold two numbers a parameter, as Adam does."""
+    state = sum(x.numel() * x.element_size() for x in module.state_dict().values() if isinstance(x, Tensor))
+    moments = 2 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    return depth * (state + moments)
+
+
+def bytes_there() -> int | None:
+    """Main memory of the machine, or of the container if that is less; None where it cannot be told."""
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        return min(there, int(limit)) if limit.isdigit() else there
+    except OSError:
+        return there
+
+
+def check_memory(module: torch.nn.Module, depth: int, share: float, processes: int) -> None:
+    """Refuse snapshots that would take more than their share of memory.
+
+    Raises:
+        ValueError: naming the need, the limit and the remedy.
+    """
+    there, needed = bytes_there(), bytes_needed(module, depth) * processes
+    if there is not None and needed > share * there:
+        of = f" of {processes} processes" if processes > 1 else ""
+        raise ValueError(
+            f"{depth} snapshots{of} need {needed / 2**30:.3g} GiB, more than max_memory={share:g} of the "
+            f"{there / 2**30:.3g} GiB there are: raise max_memory, or use action='warn', which needs none"
+        )
+
+
+def check_replicated(trainer: Trainer) -> None:
+    """Refuse strategies under which no process holds the whole state.
+
+    Raises:
+        ValueError: naming the strategy.
+    """
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise ValueError(
+            f"{type(trainer.strategy).__name__} shards the state, of which snapshots need the whole on each process: "
+            "use one device or strategy='ddp', or action='warn'"
+        )
