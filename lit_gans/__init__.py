@@ -9,18 +9,32 @@ from typing import TYPE_CHECKING, Any
 from lit_gans.version import __version__
 
 if TYPE_CHECKING:
-    from lit_gans.callbacks import GenerativeMetrics, ReplicaCheck, SampleGrid
+    from lit_gans.callbacks import (
+        BalanceReport,
+        CollapseDetector,
+        ExplosionDetector,
+        GenerativeMetrics,
+        GradientNormMonitor,
+        ReplicaCheck,
+        SampleGrid,
+        StopOnPlateau,
+        TrainingDiverged,
+    )
     from lit_gans.data import ImageDataModule
     from lit_gans.metrics import ClassStatistics, FrechetDistance, InceptionScore, KernelDistance, PrecisionRecall
     from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
 
 _ROOM_OF = {
+    "BalanceReport": "callbacks",
     "CGAN": "models",
     "ClassStatistics": "metrics",
+    "CollapseDetector": "callbacks",
     "DCGAN": "models",
+    "ExplosionDetector": "callbacks",
     "FrechetDistance": "metrics",
     "GAN": "models",
     "GenerativeMetrics": "callbacks",
+    "GradientNormMonitor": "callbacks",
     "ImageDataModule": "data",
     "InceptionScore": "metrics",
     "KernelDistance": "metrics",
@@ -28,6 +42,8 @@ _ROOM_OF = {
     "ReplicaCheck": "callbacks",
     "SNGAN": "models",
     "SampleGrid": "callbacks",
+    "StopOnPlateau": "callbacks",
+    "TrainingDiverged": "callbacks",
     "WGAN": "models",
     "WGANGP": "models",
 }
@@ -39,15 +55,21 @@ __all__ = (
     "SNGAN",
     "WGAN",
     "WGANGP",
+    "BalanceReport",
     "ClassStatistics",
+    "CollapseDetector",
+    "ExplosionDetector",
     "FrechetDistance",
     "GenerativeMetrics",
+    "GradientNormMonitor",
     "ImageDataModule",
     "InceptionScore",
     "KernelDistance",
     "PrecisionRecall",
     "ReplicaCheck",
     "SampleGrid",
+    "StopOnPlateau",
+    "TrainingDiverged",
     "__version__",
 )
 

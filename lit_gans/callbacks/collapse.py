@@ -4,6 +4,7 @@ import difflib
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any, ClassVar
 
@@ -43,7 +44,7 @@ class CollapseDetector(Detector):
     - ``regression``: the monitored metric has become ``regression`` times worse than its best, twice in a row.
 
     The first three concern the generator, saturation the discriminator. Actions are those of ``ExplosionDetector`` that
-    make sense here: ``warn``, ``rollback`` (to the older of two snapshots) and ``stop``.
+    make sense here: ``warn``, ``rollback`` (to a state before it began) and ``stop``.
 
     Works with any LightningModule that has ``sample(n)`` → images (n, C, H, W) in [-1, 1], and ``discriminator(x)`` →
     logits, if the game is to be judged, too. A critic of unbounded scale (WGAN) is fine: only its own past counts.
@@ -89,7 +90,6 @@ class CollapseDetector(Detector):
         "regression": "warn",
     }
     possible = ("warn", "rollback", "stop")
-    slow = True
 
     def __init__(
         self,
@@ -131,6 +131,7 @@ class CollapseDetector(Detector):
         self._sight: Sight | None = None
         self._seen: deque[dict[str, float]] = deque(maxlen=40)
         self._highest: dict[str, float] = {}
+        self._orders: deque[float] = deque(maxlen=40)
         self._bad: dict[str, int] = {}
         self._values: list[float] = []
         self._looked_for_monitor = False
@@ -179,10 +180,11 @@ class CollapseDetector(Detector):
         finding = self._look(trainer, pl_module, batch) if due else None
         if finding is not None:
             self.respond(trainer, pl_module, finding)
-        rollbacks = len(guard.rollbacks)
+        rollbacks = guard.rollbacks
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if given_up or len(guard.rollbacks) != rollbacks:
+        if given_up or guard.rollbacks is not rollbacks:
             self._bad.clear()
+            self._orders.clear()
             guard.suspects.discard(type(self).__name__)
         if due:
             self._look_for_monitor(trainer, validated=False)
@@ -194,6 +196,7 @@ class CollapseDetector(Detector):
         seen = {name: getattr(look, name) for name in ("gap", "order", "diversity", "classes")}
         names = [player.name for player in self.guard.players.values()]
         seen |= {f"norm/{name}": self._norms.get(name, math.nan) for name in names}
+        self._orders.append(look.order)
         found = list(self._judge(look, seen))
         kinds = {finding.kind for finding in found}
         self._bad = {kind: self._bad.get(kind, 0) + 1 for kind in kinds}
@@ -204,7 +207,8 @@ class CollapseDetector(Detector):
         lasting = [finding for finding in found if self._bad[finding.kind] >= self.looks]
         if not found or any(self.actions[finding.kind] == "warn" for finding in lasting):
             self._remember(seen)
-        return max(lasting, key=lambda finding: self.actions[finding.kind] != "warn", default=None)
+        worst = max(lasting, key=lambda finding: self.actions[finding.kind] != "warn", default=None)
+        return None if worst is None else replace(worst, age=2 * self.looks * self.every_n_steps)
 
     def _remember(self, seen: dict[str, float]) -> None:
         """What is seen in health becomes usual."""
@@ -273,13 +277,13 @@ class CollapseDetector(Detector):
             usual = self._usual("order")
             yield Finding("overpowered", generator, look.order, usual, "the share of pairs told apart", advice)
         turns, side = 0, 0
-        for order in [*(seen["order"] for seen in self._seen), look.order]:
+        for order in self._orders:
             now = 1 if order >= 0.9 else -1 if order <= 0.1 else 0
             turns += now == -side != 0
             side = now or side
         if turns >= 4:
             advice = "The players chase one another in circles: lower both learning rates, or add a gradient penalty."
-            quantity = f"the number of turns of the lead in {self.every_n_steps * len(self._seen)} steps"
+            quantity = f"the number of turns of the lead in {self.every_n_steps * len(self._orders)} steps"
             yield Finding("oscillation", None, turns, None, quantity, advice)
 
     def _roles(self) -> tuple[str | None, str | None]:
@@ -345,6 +349,7 @@ class CollapseDetector(Detector):
             **super().state_dict(),
             "seen": [dict(seen) for seen in self._seen],
             "highest": dict(self._highest),
+            "orders": list(self._orders),
             "bad": dict(self._bad),
             "values": list(self._values),
         }
@@ -354,5 +359,7 @@ class CollapseDetector(Detector):
         super().load_state_dict(state_dict)
         self._seen.clear()
         self._seen.extend(state_dict["seen"])
+        self._orders.clear()
+        self._orders.extend(state_dict["orders"])
         self._highest, self._bad = dict(state_dict["highest"]), dict(state_dict["bad"])
         self._values = list(state_dict["values"])

@@ -115,6 +115,7 @@ class ExplosionDetector(Detector):
         self._usual: dict[str, Usual] = {}
         self._highest_rate: dict[str, float] = {}
         self._overflows = 0
+        self._lasting = False  # whether what was found in this step has gone on for long
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Judge the update that is about to be made."""
@@ -127,6 +128,7 @@ class ExplosionDetector(Detector):
         usual = self._usual.setdefault(name, Usual(warmup=self.warmup))
         for finding in self._judge(trainer, pl_module, reading, usual):
             action = self.respond(trainer, pl_module, finding, optimizer)
+            self._lasting |= finding.age > 0
             if action == "clip":  # the bound follows, slowly, if this is how it is to be
                 usual.add(usual.value * math.exp(self.spike))
             if action != "warn":
@@ -158,13 +160,13 @@ class ExplosionDetector(Detector):
             yield Finding("spike", player.name, norm, value, "the gradient norm", advice, _largest(player))
         elif usual.shift > self.rise:
             advice = "Try a lower learning rate, or a stronger penalty on the discriminator."
-            yield Finding("rise", player.name, norm, usual.before, _LASTING, advice)
+            yield Finding("rise", player.name, norm, usual.before, _LASTING, advice, age=150)
         elif usual.shift < -self.vanish:
             advice = (
                 "Nothing is learned any more: if the discriminator has won, lower its learning rate or give it a "
                 "gradient penalty (R1); if a network is frozen or dead, look at its layers."
             )
-            yield Finding("vanish", player.name, norm, usual.before, _LASTING, advice)
+            yield Finding("vanish", player.name, norm, usual.before, _LASTING, advice, age=150)
 
     def _rate(self, player: Player) -> Iterator[Finding]:
         """A learning rate that somebody has multiplied."""
@@ -213,11 +215,12 @@ class ExplosionDetector(Detector):
             advice = "Look at what wrote it; if training did, lower the learning rate."
             finding = Finding("nan", self._owner(tensor), math.nan, None, "a weight", advice, tensor)
             self.respond(trainer, pl_module, finding)
-        before = len(guard.rollbacks)
+        rollbacks = guard.rollbacks
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if len(guard.rollbacks) > before:
+        if self._lasting and guard.rollbacks is not rollbacks:
             for usual in self._usual.values():
                 usual.forget_recent()
+        self._lasting = False
 
     def state_dict(self) -> dict[str, Any]:
         """The recent past of each player."""

@@ -124,7 +124,7 @@ class Request:
 
     action: str
     player: str | None
-    older: bool
+    before: int
     message: str
 
 
@@ -251,10 +251,23 @@ class Guard:
         if gradients:
             torch._foreach_mul_(gradients, factor)
 
-    def request(self, action: str, player: str | None, older: bool, message: str) -> None:
-        """Roll back or stop at the end of this batch."""
+    def request(self, action: str, player: str | None, since: int, message: str) -> None:
+        """Roll back or stop at the end of this batch.
+
+        Args:
+            action: ``rollback`` or ``stop``.
+            player: Whose learning rate is to be lowered; None for all.
+            since: The step at which all was still well.
+            message: What happened.
+        """
         if self._request is None or action == "stop":
-            self._request = Request(action, player, older, message)
+            before = since if self._peaceful() else -1  # not twice to the same state, if there is an older one
+            self._request = Request(action, player, before, message)
+
+    def _peaceful(self) -> bool:
+        """Whether nothing was rolled back lately."""
+        assert self.recovery is not None
+        return not any(self.step - step < self.recovery.window for step in self.rollbacks)
 
     def may_roll_back(self) -> bool:
         """Whether one more rollback within the window is allowed."""
@@ -302,7 +315,7 @@ class Guard:
         wanted = {player.name: self._factors.get(player.name, 1.0) for player in self.players.values()}
         for name in [request.player] if request.player in wanted else wanted:
             wanted[name] *= self.recovery.lr_factor
-        step, self._factors = self.snapshots.restore(trainer, module, request.older)
+        step, self._factors = self.snapshots.restore(trainer, module, request.before)
         for player in self.players.values():
             multiply_rate(trainer, player.optimizer, wanted[player.name] / self._factors.get(player.name, 1.0))
         self._factors = wanted
@@ -328,7 +341,7 @@ class Guard:
         folder = self.folder / "checkpoints"
         bad, good = (folder / f"health-step={self.step:08d}-{which}.ckpt" for which in ("bad", "good"))
         trainer.save_checkpoint(bad)
-        before, _ = self.snapshots.restore(trainer, module, request.older)
+        before, _ = self.snapshots.restore(trainer, module, request.before)
         trainer.save_checkpoint(good)
         raise TrainingDiverged(
             f"{request.message} Training was stopped at step {self.step}. The weights of step {before}, the last known "

@@ -47,18 +47,18 @@ class Snapshots:
         state["note"] = dict(note)
         self._held.append((step, apply_to_collection(state, Tensor, lambda x: x.detach().to("cpu", copy=True))))
 
-    def restore(self, trainer: Trainer, module: LightningModule, older: bool = False) -> tuple[int, dict[str, float]]:
+    def restore(self, trainer: Trainer, module: LightningModule, before: int) -> tuple[int, dict[str, float]]:
         """Put a copy back; copies younger than it are given up, it is kept.
 
         Args:
             trainer: Whose optimizers, schedules and loss scale are put back.
             module: Whose weights and buffers are.
-            older: The oldest instead of the youngest.
+            before: The youngest of this step or an earlier one is taken; the oldest, if all are younger.
 
         Returns:
             The step before which it was taken, and its note.
         """
-        while older and len(self._held) > 1:
+        while len(self._held) > 1 and self._held[-1][0] > before:
             self._held.pop()
         step, state = self._held[-1]
         module.load_state_dict(state["module"])

@@ -80,6 +80,7 @@ class Finding:
         quantity: What was measured, in words.
         advice: What to try.
         tensor: The first parameter concerned.
+        age: For how many steps it may have gone on unseen.
     """
 
     kind: str
@@ -89,6 +90,7 @@ class Finding:
     quantity: str
     advice: str
     tensor: str | None = None
+    age: int = 0
 
 
 class Detector(Watcher):
@@ -103,9 +105,7 @@ class Detector(Watcher):
 
     kinds: ClassVar[Mapping[str, str]] = {}
     """What can be found → what is done about it by default."""
-    possible: tuple[str, ...] = ACTIONS
-    slow = False
-    """Whether what is found began some time ago, so that the youngest snapshot may have it, too."""
+    possible: ClassVar[tuple[str, ...]] = ACTIONS
 
     def __init__(self, action: str | Mapping[str, str], interval: int, recovery: Recovery) -> None:
         self.actions = self._actions(action)
@@ -172,7 +172,7 @@ class Detector(Watcher):
         if action == "clip" and optimizer is not None and finding.usual is not None:
             guard.scale(optimizer, finding.usual / finding.value)
         if action in ("rollback", "stop"):
-            guard.request(action, player, self.slow, message)
+            guard.request(action, player, guard.step - finding.age, message)
             self._skips.clear()
         told = guard.log.due(finding.kind, player, action, guard.step, self.interval)
         if told or action != "warn":
