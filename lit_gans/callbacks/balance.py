@@ -125,8 +125,4 @@ class BalanceReport(Watcher):
     def _duality_gap(self, trainer: Trainer, module: Any) -> float:
         seen = [images_of(module, batch) for batch in self._batches]
         gap = duality_gap(module, seen[:-1] or seen, seen[-1], self.duality_steps)
-        return (
-            float(trainer.strategy.reduce(torch.tensor(gap, device=module.device), reduce_op="mean"))
-            if trainer.world_size > 1
-            else gap
-        )
+        return float(trainer.strategy.reduce(torch.tensor(gap, device=module.device), reduce_op="mean"))

@@ -18,8 +18,9 @@ class StopOnPlateau(Callback):
     """Ends training when a metric has not become better for long, and keeps the best state.
 
     A look is a validation for metrics called ``val/...``, and every ``every_n_steps``-th step for others, such as
-    ``balance/duality_gap``. Training ends at the first look at which the best is both ``looks`` looks and ``patience``
-    steps old. Works with any LightningModule; all ranks decide on the mean of their values.
+    ``balance/duality_gap``; whoever logs those must come first in the list of callbacks. Training ends at the first
+    look at which the best is both ``looks`` looks and ``patience`` steps old. Works with any LightningModule; all ranks
+    decide on the mean of their values.
 
     Args:
         monitor: Key of the metric.
@@ -91,6 +92,8 @@ class StopOnPlateau(Callback):
             known = [str(key) for key in trainer.callback_metrics]
             near = difflib.get_close_matches(self.monitor, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+            if not self.monitor.startswith("val/"):
+                hint += ", or list this callback after the one that logs it"
             raise ValueError(f"StopOnPlateau monitors {self.monitor!r}, which nobody logs: {hint}")
         logged = trainer.callback_metrics[self.monitor].detach().clone()
         value = float(trainer.strategy.reduce(logged, reduce_op="mean"))
