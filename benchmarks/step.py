@@ -1,10 +1,15 @@
 """Time of a training step over that of a hand-written loop: same networks, data, optimizers, blocks interleaved.
 
     python -m benchmarks.step [--blocks 20] [--cases mlp dcgan64] [--bare]
+    python -m benchmarks.step --guard all|norms [--blocks 20] [--cases mlp dcgan64]
 
 A callback stops the trainer's clock after each block of steps and lets the plain loop run a block of its own, so both
 see the same machine. Loggers and progress bar are those that ``fit`` gives every run (TensorBoard and CSV at every 50th
 step, bar redrawn at every 20th); ``--bare`` leaves them out.
+
+``--guard`` measures instead what the callbacks of configs/callbacks/guard.yaml cost, all of them or GradientNormMonitor
+alone: in one run of one model they are taken out of the trainer and put in again, block by block. A block is long
+enough to have its share of looks and logging steps; of snapshots every fourth has one.
 """
 
 import argparse
@@ -13,20 +18,24 @@ import statistics
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lit_gans import callbacks
 from lit_gans.callbacks import GameProgressBar
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
 from lit_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 
+GUARD = Path(__file__).parents[1] / "configs" / "callbacks" / "guard.yaml"
 CASES = {
-    "mlp": {"image_size": 28, "batch": 64, "block": 100, "latent_dim": 64},
-    "dcgan64": {"image_size": 64, "batch": 32, "block": 4, "latent_dim": 100},
+    "mlp": {"image_size": 28, "batch": 64, "block": 100, "guard_block": 100, "latent_dim": 64},
+    "dcgan64": {"image_size": 64, "batch": 32, "block": 4, "guard_block": 25, "latent_dim": 100},
 }
 
 
@@ -95,6 +104,60 @@ class Interleave(Callback):
             self.start = time.perf_counter()
 
 
+class Switch(Callback):
+    """Takes callbacks out of the trainer and puts them in again, block by block."""
+
+    def __init__(self, callbacks, block):
+        self.switched, self.block = callbacks, block
+        self.times = {False: [], True: []}
+
+    def on_train_start(self, trainer, pl_module):
+        self.on = True
+        self.flip(trainer)
+
+    def flip(self, trainer):
+        self.on = not self.on
+        others = [callback for callback in trainer.callbacks if callback not in self.switched]
+        trainer.callbacks = [*others, *self.switched] if self.on else others
+        self.start = time.perf_counter()
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step and trainer.global_step % self.block == 0:
+            self.times[self.on].append((time.perf_counter() - self.start) / self.block * 1e3)
+            self.flip(trainer)
+
+    def on_train_end(self, trainer, pl_module):
+        self.held = sum(self.switched[-1].guard.snapshots.sizes)
+
+
+def measure_guard(case, blocks, which):
+    settings = CASES[case]
+    entries = yaml.safe_load(GUARD.read_text("utf-8"))["trainer"]["callbacks+"]
+    guard = [getattr(callbacks, entry["class_path"])(**entry.get("init_args", {})) for entry in entries]
+    guard = guard if which == "all" else guard[:1]
+    switch = Switch(guard, settings["guard_block"])
+    data = ImageDataModule(
+        "fake", image_size=settings["image_size"], channels=1, batch_size=settings["batch"], fake_length=6400
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_steps=settings["guard_block"] * 2 * (blocks + 1) + 1,
+            logger=[TensorBoardLogger(folder, "", ""), CSVLogger(folder, "", "")],
+            callbacks=[switch, *guard],
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        ).fit(GAN(*build(case), latent_dim=settings["latent_dim"]), data)
+    off, on = (switch.times[key][1:] for key in (False, True))
+    ratio = statistics.median(a / b for a, b in zip(on, off, strict=False))
+    print(f"\n{case}: {statistics.median(off):.2f} ms a step; with {which} of the guard over without: {ratio:.3f}")
+    if which == "all":
+        print(f"  two snapshots took {switch.held / 2**20:.1f} MiB of memory")
+
+
 def measure(case, blocks, bare):
     settings = CASES[case]
     generator, discriminator = build(case)
@@ -133,10 +196,14 @@ def main():
     parser.add_argument("--blocks", type=int, default=20)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--bare", action="store_true", help="without loggers and progress bar")
+    parser.add_argument("--guard", choices=["all", "norms"], help="the cost of the guard instead")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     for case in arguments.cases:
-        measure(case, arguments.blocks, arguments.bare)
+        if arguments.guard:
+            measure_guard(case, arguments.blocks, arguments.guard)
+        else:
+            measure(case, arguments.blocks, arguments.bare)
 
 
 if __name__ == "__main__":

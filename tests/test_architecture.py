@@ -119,7 +119,8 @@ def test_six_papers_are_measured():
 def test_only_the_loop_steps_optimizers_and_nobody_calls_backward(file):
     assert not list(calls(FILES[file], "backward")), "DDP averages only in manual_backward"
     steps = [owner for owner in calls(FILES[file], "step") if owner != "config.scheduler"]
-    assert steps == (["optimizer"] if file == "models/gan.py" else [])
+    # the duality gap trains copies of the players, which nobody plays with
+    assert steps == (["optimizer"] if file in ("models/gan.py", "callbacks/guard/duality.py") else [])
 
 
 @pytest.mark.parametrize(

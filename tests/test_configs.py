@@ -74,6 +74,16 @@ def test_it_holds_only_what_differs_from_the_defaults(name):
             assert named or default != value, f"{class_path}.{key} is {value} anyway"
 
 
+def test_the_quickstart_has_the_guard():
+    guard = CONTENT["callbacks/guard.yaml"]["trainer"]["callbacks+"]
+    assert [entry["class_path"] for entry in guard] == [
+        "GradientNormMonitor",
+        "ExplosionDetector",
+        "CollapseDetector",
+    ]
+    assert CONTENT["quickstart.yaml"]["trainer"]["callbacks"][-3:] == guard
+
+
 def words(name):
     """The config on fake data of its shape, four images a batch, for one update of the generator."""
     content = CONTENT[name]
@@ -128,7 +138,8 @@ def test_overlays_are_understood(name, capsys):
             if isinstance(value, dict):
                 holds(value, outer[key])
             elif isinstance(value, list) and value and isinstance(value[0], dict):
-                for one, other in zip(value, outer[key], strict=True):
+                found = outer[key.removesuffix("+")]
+                for one, other in zip(value, found[-len(value) :] if key.endswith("+") else found, strict=True):
                     holds(one, other)
             else:
                 assert outer[key] == value or str(outer[key]).endswith(f".{value}"), key

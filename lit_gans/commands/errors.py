@@ -10,8 +10,10 @@ class UserError(Exception):
 
 
 def mendable(error: Exception) -> bool:
-    """Whether a sentence is worth more than a traceback: bad values, missing files, misused Trainer flags."""
+    """Whether a sentence is worth more than a traceback: bad values, missing files, misused Trainer flags, a guard's verdict."""
     if isinstance(error, (UserError, ValueError, OSError)):
+        return True
+    if type(error).__name__ == "TrainingDiverged":
         return True
     exceptions = sys.modules.get("lightning.fabric.utilities.exceptions")
     return exceptions is not None and isinstance(error, exceptions.MisconfigurationException)

@@ -34,6 +34,15 @@ class Snapshots:
         """When they were taken, oldest first."""
         return [step for step, _ in self._held]
 
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes that each holds, oldest first."""
+        found: list[int] = []
+        for _, state in self._held:
+            found.append(0)
+            apply_to_collection(state, Tensor, lambda x: found.append(found.pop() + x.numel() * x.element_size()))
+        return found
+
     def take(self, trainer: Trainer, module: LightningModule, step: int, note: dict[str, float]) -> None:
         """Copy the state as it is before step ``step``, with a note; the oldest copy makes room."""
         while len(self._held) >= self.depth:
