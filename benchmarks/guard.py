@@ -284,6 +284,145 @@ def vanishing():
     (RESULTS / "guard_vanishing.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", "utf-8")
 
 
+NAMES = {"gan": "GAN", "dcgan": "DCGAN with R1", "wgan_gp": "WGAN-GP", "sngan": "SNGAN", "wgan": "WGAN"}
+
+
+def first_event(row):
+    """The first answer at or after the fault."""
+    return next((event for event in row["events"] if event["step"] >= row["step"]), None)
+
+
+def delay(row):
+    event = first_event(row)
+    return math.inf if event is None else event["step"] - row["step"]
+
+
+def median_distance(rows):
+    """Median of the distances, infinite where a run did not come to a good end."""
+    values = sorted(math.inf if row["fd"] is None else row["fd"] for row in rows)
+    return values[len(values) // 2] if values else math.nan
+
+
+def table_of_faults(rows):
+    untouched = {(row["model"], row["seed"]): row for row in rows if row["fault"] is None}
+    runs = [row for row in rows if row["fault"] is not None]
+    lines = [
+        "| fault | injected | found | in time | after (median, most) | first answer | NaN in weights | "
+        + " | ".join(f"{NAMES[m]}: with, without" for m in STEPS)
+        + " |",
+        "|---|---|---|---|---|---|---|" + "---|" * len(STEPS),
+    ]
+    for fault in FAULTS:
+        guarded = [row for row in runs if row["fault"] == fault and row["guarded"]]
+        if not guarded:
+            continue
+        delays = sorted(map(delay, guarded))
+        limit = 0 if fault in NUMERIC else 200
+        found = [first_event(row) for row in guarded if first_event(row)]
+        answers = sorted({f"{event['kind']} → {event['action']}" for event in found})
+        ratios = []
+        for model in STEPS:
+            cells = []
+            for with_guard in (True, False):
+                mine = [r for r in runs if (r["fault"], r["model"], r["guarded"]) == (fault, model, with_guard)]
+                seeds = {row["seed"] for row in mine}
+                base = median_distance([row for (m, s), row in untouched.items() if m == model and s in seeds])
+                ratio = median_distance(mine) / base if mine else math.nan
+                cells.append("–" if math.isnan(ratio) else "∞" if math.isinf(ratio) else f"{ratio:.2f}")
+            ratios.append(", ".join(cells))
+        lines.append(
+            f"| {FAULTS[fault]} | {len(guarded)} | {sum(d < math.inf for d in delays)} "
+            f"| {sum(d <= limit for d in delays)} | {delays[len(delays) // 2]:g}, {delays[-1]:g} "
+            f"| {', '.join(answers)} | {sum(r['spoiled'] for r in guarded)} | {' | '.join(ratios)} |"
+        )
+    for name, faults, limit in (("numeric", NUMERIC, 0), ("slow", SLOW, 200)):
+        group = [row for row in runs if row["guarded"] and row["fault"] in faults]
+        caught = sum(delay(row) <= limit for row in group)
+        lines.append(f"\n{name} faults: {caught} of {len(group)} found within {limit} steps")
+    stops = [row for row in runs if row["guarded"] and row["stopped"]]
+    lines.append(f"\nstopped: {len(stops)} of {sum(row['guarded'] for row in runs)}")
+    return "\n".join(lines)
+
+
+def table_of_health(rows):
+    lines = [
+        "| game | runs | rollbacks and stops | warnings, in all | most in a run | distance |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        acts = sum(event["action"] in ("rollback", "stop") for row in mine for event in row["events"])
+        warns = [sum(event["action"] not in ("rollback", "stop") for event in row["events"]) for row in mine]
+        distance = median_distance(mine)
+        lines.append(f"| {NAMES[model]} | {len(mine)} | {acts} | {sum(warns)} | {max(warns)} | {distance:.2f} |")
+    return "\n".join(lines)
+
+
+def plot_faults(rows, path):
+    """Distances at the end over that of the untouched run, one dot a run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    base = {(row["model"], row["seed"]): row["fd"] for row in rows if row["fault"] is None}
+    figure, axes = plt.subplots(1, len(STEPS), figsize=(13, 4.6), sharey=True, layout="constrained")
+    worst = 300.0
+    for axis, model in zip(axes, STEPS, strict=True):
+        for guarded, colour, marker, shift in ((False, "#c44e52", "x", 0.15), (True, "#4c72b0", "o", -0.15)):
+            chosen = [r for r in rows if r["model"] == model and r["fault"] and r["guarded"] == guarded]
+            ratios = [worst if r["fd"] is None else min(worst, r["fd"] / base[model, r["seed"]]) for r in chosen]
+            places = [list(FAULTS).index(r["fault"]) + shift for r in chosen]
+            axis.scatter(
+                ratios, places, s=16, c=colour, marker=marker, label=("without", "with")[guarded] + " the guard"
+            )
+        axis.axvspan(0.9, 1.1, color="0.88", zorder=0)
+        axis.axvline(1, color="0.5", lw=0.8)
+        axis.set_xscale("log")
+        axis.set_yticks(range(len(FAULTS)), [name.replace("_", " ") for name in FAULTS])
+        axis.set_title(NAMES[model])
+        axis.set_xlabel("distance over the untouched run's (right edge: not finite)")
+    axes[0].invert_yaxis()
+    axes[-1].legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def plot_vanishing(rows, path):
+    """Gradient norms that reach the generator, over the steps of the discriminator alone."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
+    for name, colour in (("minimax", "#c44e52"), ("non-saturating", "#4c72b0")):
+        for seed in sorted({row["seed"] for row in rows}):
+            mine = [row for row in rows if row["seed"] == seed]
+            label = name if seed == 0 else None
+            axis.plot(
+                [max(row["step"], 0.7) for row in mine], [row[name] for row in mine], "o-", c=colour, ms=3, label=label
+            )
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="updates of the discriminator alone",
+        ylabel="norm of the generator's gradient",
+    )
+    axis.legend()
+    figure.savefig(path, dpi=110)
+
+
+def tables():
+    for name, table in (("faults", table_of_faults), ("healthy", table_of_health)):
+        path = RESULTS / f"guard_{name}.json"
+        if path.exists():
+            print(f"\n{name}\n\n{table(json.loads(path.read_text('utf-8')))}")
+    for name, plot in (("faults", plot_faults), ("vanishing", plot_vanishing)):
+        path = RESULTS / f"guard_{name}.json"
+        if path.exists():
+            plot(json.loads(path.read_text("utf-8")), path.with_suffix(".png"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["faults", "healthy", "vanishing", "tables"])
@@ -305,6 +444,8 @@ def main():
         run("healthy", [(m, None, s, True, HEALTHY_STEPS) for s in range(4) for m in models], options.jobs)
     elif options.command == "vanishing":
         vanishing()
+    else:
+        tables()
 
 
 if __name__ == "__main__":

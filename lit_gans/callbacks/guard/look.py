@@ -157,12 +157,16 @@ def images_of(module: Any, batch: Any) -> tuple[Tensor, Tensor | None]:
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Put back buffers, such as running statistics, and all random generators."""
+    """Put back buffers, such as running statistics, and all random generators.
+
+    Of a ``lit_gans`` model torch's, which is all that networks draw from; of others Python's and numpy's, too.
+    """
     buffers = list(module.buffers())
     copies = [buffer.clone() for buffer in buffers]
     rng = getattr(module, "_rng", None)
     noise = None if rng is None else rng.get_state()
-    with isolate_rng():
+    devices = {x.device for x in (*module.parameters(), *buffers) if x.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)) if isinstance(module, GAN) else isolate_rng():
         try:
             yield
         finally:

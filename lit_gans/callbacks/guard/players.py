@@ -1,5 +1,6 @@
 """Which parameters an optimizer moves, and what they are called."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,4 +73,6 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
         return torch.zeros(())
     norms = torch._foreach_norm(list(tensors))
     device = norms[0].device
+    if device.type == "cpu":  # where nothing has to be waited for, numbers add up faster than tensors
+        return torch.tensor(math.sqrt(sum(norm.item() ** 2 for norm in norms)))
     return torch.linalg.vector_norm(torch.stack([norm.to(device, torch.float32) for norm in norms]))

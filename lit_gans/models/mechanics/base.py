@@ -17,6 +17,7 @@ from lit_gans.functional import update_average_
 from lit_gans.models.mechanics.checkpointing import CheckpointModule
 from lit_gans.models.mechanics.checks import check_batch, check_flags, check_labels, check_strategy, peek
 from lit_gans.models.mechanics.clipping import Clip, as_clip
+from lit_gans.models.mechanics.compatibility import check_compatibility
 from lit_gans.models.mechanics.modes import frozen
 from lit_gans.regularizers.base import Regularizer
 
@@ -170,7 +171,11 @@ class TwoPlayerModule(CheckpointModule):
 
         Args:
             images: Real images seen since the last update, over all ranks.
+
+        An update that was dropped, and left no gradients, leaves the average where it is.
         """
+        if all(parameter.grad is None for parameter in self._parameters_of["generator"]):
+            return
         if self.ema_kimg is not None:
             half_life = self.ema_kimg * 1000
             if self.ema_rampup is not None:
@@ -210,6 +215,7 @@ class TwoPlayerModule(CheckpointModule):
         self._first_look_due = batch is None
         if batch is not None:
             check_batch(cast("GAN", self), batch)
+        check_compatibility(cast("GAN", self), self.trainer)
         if self.compile_networks:
             self.generator.compile()
             if penalised:
@@ -218,8 +224,9 @@ class TwoPlayerModule(CheckpointModule):
                 self.discriminator.compile()
 
     def on_fit_start(self) -> None:
-        """Lists that each step needs, gathered once all layers exist."""
+        """Lists that each step needs, gathered once all layers exist; optimizers exist only now, too."""
         self._parameters_of = {name: list(self.network(name).parameters()) for name in PLAYERS}
+        check_compatibility(cast("GAN", self), self.trainer, optimizers=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Look at the first batch of a loader that ``setup`` could not look into without losing it."""

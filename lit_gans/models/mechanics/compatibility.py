@@ -1,0 +1,313 @@
+"""What cannot go well together, said before training starts; the README's table of it is made from ``RULES``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from lit_gans.models.mechanics.modes import eval_mode
+
+if TYPE_CHECKING:
+    from lit_gans.models.gan import GAN
+
+__all__ = ("RULES", "Rule", "check_compatibility", "compatibility_table")
+
+FEW_IMAGES = 8  # the mean of fewer is off by more than a third of the standard deviation
+_SQUASHING = (nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softmax, nn.LogSoftmax)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that does not go well with another.
+
+    Args:
+        key: Its name in tests.
+        what: Its name in the table.
+        level: "error" stops before training, "warning" does not.
+        reason: What would happen.
+        remedy: What to do instead.
+        found: Names the offending layer or argument of a model and its trainer; None if there is none.
+        needs_optimizers: Whether ``found`` looks at the trainer's optimizers, which exist only after ``setup``.
+    """
+
+    key: str
+    what: str
+    level: Literal["error", "warning"]
+    reason: str
+    remedy: str
+    found: Callable[["GAN", Trainer], str | None]
+    needs_optimizers: bool = False
+
+
+def check_compatibility(model: "GAN", trainer: Trainer, optimizers: bool = False) -> None:
+    """Warn of what will not go well, and refuse what cannot; neither weights nor random states change.
+
+    Args:
+        model: About to be trained.
+        trainer: That is to train it.
+        optimizers: Whether to look at the trainer's optimizers, once they exist; otherwise, at all else.
+
+    Raises:
+        ValueError: with what was found, the reason and the remedy.
+    """
+    for rule in RULES:
+        if rule.needs_optimizers == optimizers and (found := rule.found(model, trainer)) is not None:
+            sentence = f"{found}: {rule.reason}; {rule.remedy}"
+            if rule.level == "error":
+                raise ValueError(sentence)
+            rank_zero_warn(sentence)
+
+
+def compatibility_table() -> str:
+    """The rules as a Markdown table."""
+    rows = [f"| {rule.what} | {rule.level} | {rule.reason} | {rule.remedy} |" for rule in RULES]
+    return "\n".join(["| together | | why not | instead |", "|---|---|---|---|", *rows])
+
+
+# what several rules look for
+
+
+def _named(layers: list[tuple[str, nn.Module]]) -> str:
+    (name, layer), *others = layers
+    return f"{name} ({type(layer).__name__}" + (f" and {len(others)} more)" if others else ")")
+
+
+def _batch_norms(model: "GAN", *players: Literal["discriminator", "generator"]) -> list[tuple[str, nn.Module]]:
+    """Layers that normalise by the statistics of the batch; not those that were frozen with ``eval()``."""
+    return [
+        (name, layer)
+        for player in players
+        for name, layer in model.network(player).named_modules(prefix=player)
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None)
+    ]
+
+
+def _penalty(model: "GAN", *players: str) -> str | None:
+    """Whose loss differentiates through a gradient: the paper's, or that of a regularizer of these players."""
+    if model.double_backward:
+        return type(model).__name__
+    penalties = (r for r in model.regularizers if r.double_backward and r.player in players)
+    return next((type(regularizer).__name__ for regularizer in penalties), None)
+
+
+def _synchronised(layer: nn.Module, trainer: Trainer) -> bool:
+    """Whether batch norm uses the images of all processes."""
+    return isinstance(layer, nn.SyncBatchNorm) or getattr(trainer.strategy, "_layer_sync", None) is not None
+
+
+def _batch_size(trainer: Trainer) -> int | None:
+    """Images in a training batch of one process; None where neither data module nor loader says so."""
+    source = trainer.fit_loop._data_source
+    owner: Any = source.instance  # a data module, a loader, or the model
+    if not hasattr(owner, "batch_size") and source.is_defined():
+        with isolate_rng():
+            owner = source.dataloader()
+    sizes = (getattr(told, "batch_size", None) for told in (owner, getattr(owner, "batch_sampler", None)))
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
+
+
+def _clips_weights(model: "GAN") -> bool:
+    """Whether the critic's weights are clipped: then the model has a bound ``clip``."""
+    return isinstance(getattr(model, "clip", None), (int, float))
+
+
+# the rules, one function each
+
+
+def _batch_norm_and_penalty(model: "GAN", trainer: Trainer) -> str | None:
+    penalty, layers = _penalty(model, "discriminator"), _batch_norms(model, "discriminator")
+    return f"{_named(layers)} with the gradient penalty of {penalty}" if penalty and layers else None
+
+
+def _batch_norm_of_few(model: "GAN", trainer: Trainer) -> str | None:
+    layers = _batch_norms(model, "discriminator", "generator")
+    size = _batch_size(trainer) if layers else None
+    if size is None:
+        return None
+    part = -(-size // model.accumulate)
+    least = (size - 1) % part + 1  # the last part may be smaller than the others
+    shares = {True: least * trainer.world_size, False: least}
+    layers = [(name, layer) for name, layer in layers if shares[_synchronised(layer, trainer)] < FEW_IMAGES]
+    parts = f" in accumulate={model.accumulate} parts, the smallest of {least}" if model.accumulate > 1 else ""
+    return f"{_named(layers)} on batches of {size} images{parts}" if layers else None
+
+
+def _batch_norm_in_processes(model: "GAN", trainer: Trainer) -> str | None:
+    layers = _batch_norms(model, "discriminator", "generator") if trainer.world_size > 1 else []
+    layers = [(name, layer) for name, layer in layers if not _synchronised(layer, trainer)]
+    return f"{_named(layers)} in {trainer.world_size} processes" if layers else None
+
+
+@torch.no_grad()
+def _squashed_logits(model: "GAN", trainer: Trainer) -> str | None:
+    """A layer whose answer is the discriminator's: the last one registered may as well be part of an attention."""
+    if not type(model).discriminator_loss.__module__.startswith("lit_gans."):
+        return None  # a loss of one's own may take probabilities
+    named = model.discriminator.named_modules(prefix="discriminator")
+    names: dict[nn.Module, str] = {
+        layer: _named([(name, layer)]) for name, layer in named if isinstance(layer, _SQUASHING)
+    }
+    answers = dict[nn.Module, Tensor]()
+    hooks = [layer.register_forward_hook(lambda layer, x, answer: answers.update({layer: answer})) for layer in names]
+    try:
+        logits = _answer(model) if names else None
+    except (RuntimeError, TypeError, ValueError, LookupError):
+        return None  # what does not fit is named by check_batch
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, answer in answers.items():
+        if logits is not None and torch.equal(answer.flatten(), logits.flatten()):
+            return names[layer]
+    return None
+
+
+def _answer(model: "GAN") -> Tensor:
+    """What the discriminator says to two images of the generator."""
+    rng, like = torch.Generator().manual_seed(0), next(model.generator.parameters(), torch.zeros(()))
+    z, y = model.draw_latents(2, rng).to(like), model.draw_labels(2, rng)
+    y = y if y is None else y.to(like.device)
+    with isolate_rng(), eval_mode(model):
+        logits = model.discriminate(model.generate(z, y), y)
+    return logits if isinstance(logits, Tensor) else logits[0]
+
+
+def _seen_in_the_images(model: "GAN", trainer: Trainer) -> None:
+    """The range of the generator's images is compared with that of the data by ``checks.check_batch``."""
+
+
+def _spectral_norm_and_clipping(model: "GAN", trainer: Trainer) -> str | None:
+    for name, layer in model.discriminator.named_modules(prefix="discriminator") if _clips_weights(model) else ():
+        hooked = any(isinstance(hook, SpectralNorm) for hook in layer._forward_pre_hooks.values())
+        if hooked or isinstance(layer, _SpectralNorm):
+            return f"spectral norm of {name.partition('.parametrizations')[0]} with clip={model.clip}"
+    return None
+
+
+def _fused_and_clip(model: "GAN", trainer: Trainer) -> str | None:
+    """Lightning leaves the gradients of such an optimizer scaled when we clip them."""
+    for letter, clip, optimizer in zip("dg", model.clips, trainer.optimizers, strict=False):
+        unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if trainer.precision == "16-mixed" and clip is not None and unscales:
+            return f"{letter}_optimizer, a fused {type(optimizer).__name__}, with {letter}_clip under 16-mixed"
+    return None
+
+
+def _momentum_and_clipping(model: "GAN", trainer: Trainer) -> str | None:
+    for optimizer in trainer.optimizers[:1] if _clips_weights(model) else ():
+        for group in optimizer.param_groups:
+            betas = group.get("betas")
+            momenta = {"momentum": group.get("momentum"), "betas[0]": betas[0] if isinstance(betas, tuple) else None}
+            for name, momentum in momenta.items():
+                if isinstance(momentum, (int, float)) and momentum > 0:
+                    return f"d_optimizer, {type(optimizer).__name__} with {name}={momentum}, with clip={model.clip}"
+    return None
+
+
+def _half_precision_and_penalty(model: "GAN", trainer: Trainer) -> str | None:
+    penalty = _penalty(model, "discriminator", "generator") if trainer.precision == "16-mixed" else None
+    return f"precision='16-mixed' with the gradient penalty of {penalty}" if penalty else None
+
+
+def _lazy_beyond_the_end(model: "GAN", trainer: Trainer) -> str | None:
+    for regularizer in model.regularizers if trainer.max_steps > 0 and not getattr(trainer, "fast_dev_run", 0) else ():
+        turns = model.n_critic if regularizer.player == "generator" else 1
+        if regularizer.every > 1 and regularizer.every >= trainer.max_steps // turns:
+            lazy = f"{type(regularizer).__name__}(every={regularizer.every})"
+            return f"{lazy}, due every {regularizer.every * turns} steps, with max_steps={trainer.max_steps}"
+    return None
+
+
+_OTHER_NORM = "norm: layer, group, instance or null"
+
+RULES = (
+    Rule(
+        "batch_norm_and_penalty",
+        "batch norm in the discriminator and a gradient penalty",
+        "warning",
+        "a sample's slope then depends on the rest of its batch",
+        f"give the discriminator {_OTHER_NORM}",
+        _batch_norm_and_penalty,
+    ),
+    Rule(
+        "batch_norm_of_few",
+        f"batch norm and batches, or their `accumulate` parts, of fewer than {FEW_IMAGES} images",
+        "warning",
+        "so few images make a noisy mean and variance",
+        f"use larger batches or fewer parts, or give the network {_OTHER_NORM}",
+        _batch_norm_of_few,
+    ),
+    Rule(
+        "batch_norm_in_processes",
+        "batch norm and several processes",
+        "warning",
+        "each normalises by its own images alone, so that their number changes the result",
+        f"use Trainer(sync_batchnorm=True) on GPUs without a gradient penalty, or give the network {_OTHER_NORM}",
+        _batch_norm_in_processes,
+    ),
+    Rule(
+        "squashed_logits",
+        "a sigmoid or softmax at the end of the discriminator and a loss of ours",
+        "error",
+        "all our losses take logits as they are",
+        "leave it out",
+        _squashed_logits,
+    ),
+    Rule(
+        "range",
+        "a sigmoid or ReLU at the end of the generator and data in [-1, 1]",
+        "warning",
+        "it can draw nothing below 0",
+        "end it with a tanh",
+        _seen_in_the_images,
+    ),
+    Rule(
+        "spectral_norm_and_clipping",
+        "spectral norm in the critic and clipping of its weights",
+        "warning",
+        "the norm divides out the scale that clipping bounds",
+        "use one of the two",
+        _spectral_norm_and_clipping,
+    ),
+    Rule(
+        "fused_and_clip",
+        "a fused optimizer, `g_clip` or `d_clip`, and 16-mixed precision",
+        "error",
+        "it unscales within its step, so that gradients would be clipped while multiplied by the loss scale",
+        "leave out fused=True, or use precision='bf16-mixed'",
+        _fused_and_clip,
+        needs_optimizers=True,
+    ),
+    Rule(
+        "momentum_and_clipping",
+        "momentum in the critic's optimizer and clipping of its weights",
+        "warning",
+        "training becomes unstable at times (Arjovsky et al. 2017, section 4)",
+        "use RMSprop, or Adam with betas=(0.0, 0.9)",
+        _momentum_and_clipping,
+        needs_optimizers=True,
+    ),
+    Rule(
+        "half_precision_and_penalty",
+        "a gradient penalty and 16-mixed precision",
+        "warning",
+        "steps in which a scaled gradient overflows are skipped without a word, and a steep penalty adds to them",
+        "use precision='bf16-mixed'",
+        _half_precision_and_penalty,
+    ),
+    Rule(
+        "lazy_beyond_the_end",
+        "a regularizer's `every` (times `n_critic` for the generator's) and as few `max_steps`",
+        "warning",
+        "it is evaluated once at most",
+        "give it a smaller every, or train longer",
+        _lazy_beyond_the_end,
+    ),
+)
