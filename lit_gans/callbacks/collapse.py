@@ -208,7 +208,7 @@ class CollapseDetector(Detector):
         if not found or any(self.actions[finding.kind] == "warn" for finding in lasting):
             self._remember(seen)
         worst = max(lasting, key=lambda finding: self.actions[finding.kind] != "warn", default=None)
-        return None if worst is None else replace(worst, age=2 * self.looks * self.every_n_steps)
+        return None if worst is None else replace(worst, age=(self.looks + 1) * self.every_n_steps)
 
     def _remember(self, seen: dict[str, float]) -> None:
         """What is seen in health becomes usual."""

@@ -41,8 +41,8 @@ class ExplosionDetector(Detector):
     - ``clip`` scales the gradients down to their usual norm; where there is none, it becomes ``skip``;
     - ``rollback`` drops the update and puts back weights, buffers, averages, both optimizers, schedules and loss scale
       from a snapshot in memory; step and data go on, noise and the order of the data take another seed, and the
-      learning rate of the player concerned is multiplied by ``lr_factor`` until ``window`` steps have passed in peace.
-      After ``max_rollbacks`` within ``window`` steps it becomes ``stop``;
+      learning rate of the player concerned is multiplied by ``lr_factor`` until half of ``window`` steps have passed in
+      peace. After ``max_rollbacks`` within ``window`` steps it becomes ``stop``;
     - ``stop`` saves the last good and the present state beside the other checkpoints, and raises ``TrainingDiverged``.
 
     Everything goes to ``health.jsonl`` in the run's folder, to the loggers as ``health/*``, and to a summary at the

@@ -39,7 +39,7 @@ class Recovery:
     Args:
         snapshot_every: Steps between two snapshots.
         max_rollbacks: Within ``window`` steps; the next one stops training.
-        window: In steps; also for how long a lowered learning rate stays, if nothing else happens.
+        window: In steps; a lowered learning rate stays for half of it, if nothing else happens.
         lr_factor: By which a rollback multiplies the learning rate of the player concerned.
         max_memory: Largest share of main memory that the snapshots of all processes of the machine may take.
         max_skips: Updates of a player that may be dropped in a row before more is done.
@@ -293,7 +293,7 @@ class Guard:
             self._losses.clear()
             (self._stop if request.action == "stop" else self._roll_back)(trainer, module, request)
         elif self.recovery is not None:
-            if self._factors and self.step - self.rollbacks[-1] >= self.recovery.window:
+            if self._factors and self.step - self.rollbacks[-1] >= self.recovery.window // 2:
                 self._put_rates_back(trainer)
             if self.snapshot_due and not self.suspects and first_not_finite(trainer, module) is None:
                 self.snapshots.take(trainer, module, self.step + 1, self._factors)
@@ -328,7 +328,7 @@ class Guard:
         rank_zero_info(f"step {self.step}: the weights of step {step} were put back")
 
     def _put_rates_back(self, trainer: Trainer) -> None:
-        """A window has passed in peace: learning rates are as before, unless somebody else has changed them since."""
+        """Half a window has passed in peace: learning rates are as before, unless somebody else has changed them since."""
         for player in self.players.values():
             factor = self._factors.get(player.name, 1.0)
             if factor != 1 and anchors(trainer, player.optimizer) == self._anchors.get(player.name):
