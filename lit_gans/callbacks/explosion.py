@@ -36,8 +36,9 @@ class ExplosionDetector(Detector):
     Each is answered by an action:
 
     - ``warn`` tells, once in ``interval`` steps;
-    - ``skip`` drops the update: weights, moments, buffers and the averaged generator stay as they are. Where that
-      cannot help, since weights are not finite or ``max_skips`` were dropped in a row, it becomes ``rollback``;
+    - ``skip`` drops the update: weights, moments, buffers and the averaged generator stay as they are. After four in a
+      row the other player waits, too. Where that cannot help, since weights are not finite or ``max_skips`` were
+      dropped in a row, it becomes ``rollback``;
     - ``clip`` scales the gradients down to their usual norm; where there is none, it becomes ``skip``;
     - ``rollback`` drops the update and puts back weights, buffers, averages, both optimizers, schedules and loss scale
       from a snapshot in memory; step and data go on, noise and the order of the data take another seed, and the
@@ -120,7 +121,7 @@ class ExplosionDetector(Detector):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Judge the update that is about to be made."""
         guard = self.guard
-        if guard.stopped:
+        if guard.stopped or guard.absent(optimizer):
             guard.drop(optimizer)
             return
         reading = guard.reading(optimizer)
@@ -132,10 +133,12 @@ class ExplosionDetector(Detector):
             if action == "clip":  # the bound follows, slowly, if this is how it is to be
                 usual.add(usual.value * math.exp(self.spike))
             if action != "warn":
+                guard.suspects.add(f"{type(self).__name__}/{name}")
                 return
             if finding.kind == "learning_rate":
                 self._highest_rate[name] = finding.value
-        self._skips.pop(name, None)
+        guard.streaks.pop(name, None)
+        guard.suspects.discard(f"{type(self).__name__}/{name}")
         if math.isfinite(norm):
             usual.add(norm)
 

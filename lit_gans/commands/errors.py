@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 def mendable(error: Exception) -> bool:
-    """Whether a sentence is worth more than a traceback: bad values, missing files, misused Trainer flags, a guard's verdict."""
+    """Whether a sentence is worth more than a traceback: bad values, missing files, flags, the guard's verdict."""
     if isinstance(error, (UserError, ValueError, OSError)):
         return True
     if type(error).__name__ == "TrainingDiverged":

@@ -154,6 +154,7 @@ class Guard:
         self._buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._open = self._dropped = self._started = False
         self._request: Request | None = None
+        self.streaks: dict[str, int] = {}  # updates of a player that were dropped in a row
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Guard":
@@ -245,6 +246,11 @@ class Guard:
             parameter.grad = None
         self._dropped = True
 
+    def absent(self, optimizer: Optimizer) -> bool:
+        """Whether another player has missed more than three turns in a row: nobody learns against one who is absent."""
+        mine = self.players[id(optimizer)].name
+        return any(count > 3 for name, count in self.streaks.items() if name != mine)
+
     def scale(self, optimizer: Optimizer, factor: float) -> None:
         """Multiply the gradients of the update that is about to be made."""
         gradients = [p.grad for p in self.players[id(optimizer)].parameters if p.grad is not None]
@@ -328,7 +334,7 @@ class Guard:
         rank_zero_info(f"step {self.step}: the weights of step {step} were put back")
 
     def _put_rates_back(self, trainer: Trainer) -> None:
-        """Half a window has passed in peace: learning rates are as before, unless somebody else has changed them since."""
+        """Half a window has passed in peace: rates are as before, unless somebody else has changed them since."""
         for player in self.players.values():
             factor = self._factors.get(player.name, 1.0)
             if factor != 1 and anchors(trainer, player.optimizer) == self._anchors.get(player.name):
@@ -356,6 +362,7 @@ class Guard:
         """Plain values, for a checkpoint."""
         return {
             "rollbacks": list(self.rollbacks),
+            "streaks": dict(self.streaks),
             "factors": dict(self._factors),
             "anchors": {name: list(rates) for name, rates in self._anchors.items()},
             "log": self.log.state(),
@@ -363,7 +370,7 @@ class Guard:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`; every callback has saved the same."""
-        self.rollbacks = list(state["rollbacks"])
+        self.rollbacks, self.streaks = list(state["rollbacks"]), dict(state["streaks"])
         self._factors, self._anchors = dict(state["factors"]), dict(state["anchors"])
         self.log.load(state["log"])
 

@@ -15,6 +15,7 @@ from lit_gans.callbacks.guard.snapshots import first_not_finite
 
 __all__ = ("ACTIONS", "Detector", "Finding", "Watcher", "nearest")
 
+_MARGIN = 50  # steps; what made a player miss turn after turn may have begun that long before
 ACTIONS = ("warn", "skip", "clip", "rollback", "stop")  # in rising order
 
 
@@ -112,7 +113,6 @@ class Detector(Watcher):
         if interval < 1:
             raise ValueError(f"interval must be at least 1, got {interval}")
         self.interval, self.recovery = interval, recovery
-        self._skips: dict[str, int] = {}
 
     def _actions(self, action: str | Mapping[str, str]) -> dict[str, str]:
         given = dict.fromkeys(self.kinds, action) if isinstance(action, str) else {**self.kinds, **action}
@@ -153,16 +153,17 @@ class Detector(Watcher):
         Returns:
             The action taken.
         """
-        guard, player = self.guard, finding.player
+        guard, player, since = self.guard, finding.player, self.guard.step - finding.age
         action, because = self.actions[finding.kind], ""
         if action == "clip" and not self._clippable(finding):
             action = "skip"
         if action == "skip":
-            self._skips[str(player)] = self._skips.get(str(player), 0) + 1
+            streak = guard.streaks[str(player)] = guard.streaks.get(str(player), 0) + 1
             if finding.kind in ("nan", "inf") and (tensor := first_not_finite(trainer, module)) is not None:
                 action, because = "rollback", f" (dropping updates does not mend {tensor})"
-            elif self._skips[str(player)] > self.recovery.max_skips:
+            elif streak > self.recovery.max_skips:
                 action, because = "rollback", f" ({self.recovery.max_skips} updates in a row were dropped)"
+                since -= streak + _MARGIN
         if action == "rollback" and not guard.may_roll_back():
             action = "stop"
             because = f" (max_rollbacks={self.recovery.max_rollbacks} within {self.recovery.window} steps are used up)"
@@ -172,8 +173,8 @@ class Detector(Watcher):
         if action == "clip" and optimizer is not None and finding.usual is not None:
             guard.scale(optimizer, finding.usual / finding.value)
         if action in ("rollback", "stop"):
-            guard.request(action, player, guard.step - finding.age, message)
-            self._skips.clear()
+            guard.request(action, player, since, message)
+            guard.streaks.clear()
         told = guard.log.due(finding.kind, player, action, guard.step, self.interval)
         if told or action != "warn":
             event = Event(
@@ -217,10 +218,9 @@ class Detector(Watcher):
 
     def state_dict(self) -> dict[str, Any]:
         """What the guard knows, and this detector of it."""
-        return {"guard": self.guard.state(), "skips": dict(self._skips)} if hasattr(self, "guard") else {}
+        return {"guard": self.guard.state()} if hasattr(self, "guard") else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         if state_dict:
             self.guard.load(state_dict["guard"])
-            self._skips = dict(state_dict["skips"])
