@@ -311,7 +311,6 @@ class CollapseDetector(Detector):
         worse = [value < best / self.regression if higher else value > best * self.regression for value in self._values]
         if all(worse[-2:]):
             advice = "Go back to the best checkpoint; train for less long, with lower learning rates or a penalty."
-            self.guard.reopen()
             finding = Finding("regression", None, self._values[-1], best, key, advice)
             if self.respond(trainer, pl_module, finding) != "warn":
                 self._values.clear()

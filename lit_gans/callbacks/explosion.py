@@ -1,6 +1,7 @@
 """Gradients, losses and weights that explode or vanish."""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -31,7 +32,8 @@ class ExplosionDetector(Detector):
       and of the same player's recent past: no absolute size counts;
     - ``rise``: nine tenths of the last 50 norms are more than ``rise`` times the median before;
     - ``vanish``: the same for less than one ``vanish``-th;
-    - ``learning_rate``: more than ten times what it ever was.
+    - ``learning_rate``: more than ten times what it ever was, or ever was until a hundred updates ago; a warm-up within
+      the first two hundred updates may be steeper.
 
     Each is answered by an action:
 
@@ -100,7 +102,7 @@ class ExplosionDetector(Detector):
         window: int = 1000,
         lr_factor: float = 0.5,
         max_memory: float = 0.25,
-        max_skips: int = 100,
+        max_skips: int = 60,
     ) -> None:
         for name, value in {"spike": spike, "rise": rise, "vanish": vanish}.items():
             if not value > 1:
@@ -114,7 +116,7 @@ class ExplosionDetector(Detector):
         self.spike, self.sigmas, self.warmup = math.log(spike), sigmas, warmup
         self.rise, self.vanish = math.log(rise), math.log(vanish)
         self._usual: dict[str, Usual] = {}
-        self._highest_rate: dict[str, float] = {}
+        self._rates: dict[str, deque[float]] = {}  # the highest learning rate so far, at each update
         self._overflows = 0
         self._lasting = False  # whether what was found in this step has gone on for long
 
@@ -136,7 +138,7 @@ class ExplosionDetector(Detector):
                 guard.suspects.add(f"{type(self).__name__}/{name}")
                 return
             if finding.kind == "learning_rate":
-                self._highest_rate[name] = finding.value
+                self._rates[name].clear()
         guard.streaks.pop(name, None)
         guard.suspects.discard(f"{type(self).__name__}/{name}")
         if math.isfinite(norm):
@@ -174,12 +176,13 @@ class ExplosionDetector(Detector):
     def _rate(self, player: Player) -> Iterator[Finding]:
         """A learning rate that somebody has multiplied."""
         rate = max(float(group.get("lr", 0.0)) for group in player.optimizer.param_groups)
-        highest = self._highest_rate.get(player.name, 0.0)
+        past = self._rates.setdefault(player.name, deque(maxlen=200))
+        highest = past[100] if len(past) == 200 else past[-1] if past else 0.0
         if highest and rate > _JUMP * highest:
             advice = "Look at what sets it: a scheduler, a callback, a resumed optimizer."
             yield Finding("learning_rate", player.name, rate, highest, "the learning rate", advice)
         else:
-            self._highest_rate[player.name] = max(rate, highest)
+            past.append(max(rate, past[-1] if past else 0.0))
 
     def _not_finite(
         self, trainer: Trainer, module: LightningModule, player: Player, norm: float, loss: float

@@ -211,7 +211,7 @@ class Train(Protocol):
         """The outcome."""
 
 
-def search(plan: Sequence[Rung], sampler: Sampler, train: Train, mode: str) -> list[Outcome]:
+def search(plan: Sequence[Rung], sampler: Sampler, train: Train, mode: str, own: Parameters) -> list[Outcome]:
     """Train by successive halving.
 
     Args:
@@ -219,14 +219,16 @@ def search(plan: Sequence[Rung], sampler: Sampler, train: Train, mode: str) -> l
         sampler: Where trials come from; it is told what came of them in the first rung.
         train: What trains them.
         mode: "min" if a lower metric is better, else "max".
+        own: Parameters of trial 0, those of the config: what the search finds has to be better than these.
 
     Returns:
         The last outcome of each trial, best first.
     """
     outcomes: dict[int, Outcome] = {}
     for trial in range(plan[0].trials):
-        outcomes[trial] = outcome = train(trial, 0, sampler.ask(), None)
-        sampler.tell(None if outcome.diverged else outcome.loss(mode))
+        outcomes[trial] = outcome = train(trial, 0, sampler.ask() if trial else own, None)
+        if trial:
+            sampler.tell(None if outcome.diverged else outcome.loss(mode))
     for rung in range(1, len(plan)):
         able = [outcome for outcome in outcomes.values() if outcome.rung == rung - 1 and not outcome.diverged]
         best = sorted(able, key=lambda outcome: outcome.place(mode))[: plan[rung].trials]

@@ -1,9 +1,9 @@
 """``tune``: learning rates, batch size and penalty weights, found by a short search with a bounded number of steps.
 
 All options that are not listed here go to ``fit`` unchanged. Each trial is a run of ``fit`` in a folder of its own;
-some begin, the better ones go on. Best is who needed the fewest rollbacks by the guard, then who has the best
-``monitor``; who diverged, or had half of the updates skipped, comes last. The same command goes on where it was
-stopped; with the same command, on the same machine, comes the same table.
+some begin, the better ones go on; trial 0 has the config's own values. Best is who needed the fewest rollbacks by the
+guard, then who has the best ``monitor``; who diverged, or had half of the updates skipped, comes last. The same command
+goes on where it was stopped; with the same command, on the same machine, comes the same table.
 """
 
 import argparse
@@ -56,7 +56,8 @@ def main(command: str, words: list[str]) -> None:
     print(announcement(plan, space, config, seed, options.sampler, journal), flush=True)
     journal.write()
     try:
-        ranked = halving.search(plan, sampler, Trials(rest, config, seed, plan, journal), config["monitor_mode"])
+        trials = Trials(rest, config, seed, plan, journal)
+        ranked = halving.search(plan, sampler, trials, config["monitor_mode"], own_values(space, config))
     except (KeyboardInterrupt, SystemExit):
         print(f"stopped: {len(journal.outcomes)} of {runs_of(plan)} runs are kept; the same command goes on from there")
         raise
@@ -278,6 +279,14 @@ def changes(before: Any, now: Any, name: str = "") -> str:
 
     found = pairs(before, now, name)
     return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def own_values(space: "Space", config: dict[str, Any]) -> "Parameters":
+    """What the config says of all that is searched."""
+    model, regularizers = config["model"]["init_args"], config["model"]["init_args"]["regularizers"]
+    weights = {f"weight.{short(entry)}": entry["init_args"]["weight"] for entry in regularizers or ()}
+    there = {**model, **weights, "batch_size": config["data"]["batch_size"]}
+    return {name: there[name] for name in space}
 
 
 def overlay_of(parameters: "Parameters", config: dict[str, Any]) -> dict[str, Any]:

@@ -212,6 +212,34 @@ def test_a_schedule_goes_on_from_the_lowered_rate(tmp_path):
     assert record.rates[48][0] == pytest.approx(2e-4 * 42 / 2)
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: torch.optim.lr_scheduler.StepLR(o, 10, 0.5),
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 200),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1e-3, total_steps=200, cycle_momentum=False),
+        lambda o: torch.optim.lr_scheduler.CyclicLR(o, 1e-4, 5e-4, step_size_up=7, cycle_momentum=False),
+        lambda o: torch.optim.lr_scheduler.SequentialLR(
+            o,
+            [torch.optim.lr_scheduler.LinearLR(o, 0.1, 1, 45), torch.optim.lr_scheduler.ExponentialLR(o, 0.99)],
+            [45],
+        ),
+    ],
+    ids=["step", "cosine", "one cycle", "cyclic", "sequence"],
+)
+def test_every_schedule_goes_on_from_where_it_was_lowered(tmp_path, schedule):
+    alone = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2e-4)
+    scheduler, rates = schedule(alone), []
+    for _ in range(60):
+        rates.append(alone.param_groups[0]["lr"])
+        alone.step()
+        scheduler.step()
+    model = build("GAN", d_scheduler=schedule)
+    record = fit(tmp_path, Fault(math.nan, 47), ExplosionDetector(snapshot_every=20, window=500), model=model)
+    assert [rate for rate, _ in record.rates[:47]] == pytest.approx(rates[1:48])
+    assert [rate for rate, _ in record.rates[47:]] == pytest.approx([rate / 2 for rate in rates[40:53]])
+
+
 def test_rates_that_somebody_else_changed_are_left_alone(tmp_path):
     class Other(Callback):
         def on_train_batch_start(self, trainer, *_):
@@ -363,6 +391,23 @@ def test_a_learning_rate_that_jumps_is_dropped_as_long_as_it_lasts(tmp_path):
     ]
     for key in ("discriminator.body.0.weight", "discriminator.body.2.bias"):
         assert torch.equal(record.states[39][key], record.states[44][key])
+
+
+def test_a_learning_rate_that_creeps_up_is_told(tmp_path):
+    class Creep(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step >= 250:
+                trainer.optimizers[0].param_groups[0]["lr"] *= 1.05
+
+    fit(tmp_path, Creep(), ExplosionDetector(action={"learning_rate": "warn", "spike": "warn"}), steps=330)
+    assert [(e["step"], e["kind"]) for e in events(tmp_path)][:1] == [(297, "learning_rate")]  # 1.05 ** 48 > 10
+
+
+@pytest.mark.parametrize("length", [50, 500, 5000])
+def test_a_long_warm_up_is_no_creep(tmp_path, length):
+    model = build("GAN", d_scheduler=lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda n: min(1, n / length)))
+    fit(tmp_path, ExplosionDetector(action="skip"), model=model, steps=320)
+    assert events(tmp_path) == []
 
 
 def test_a_warm_up_of_the_learning_rate_is_no_jump(tmp_path):

@@ -50,7 +50,7 @@ class Recovery:
     window: int = 1000
     lr_factor: float = 0.5
     max_memory: float = 0.25
-    max_skips: int = 100
+    max_skips: int = 60
     depth: int = field(default=2, init=False)
 
     def __post_init__(self) -> None:
@@ -216,8 +216,8 @@ class Guard:
 
     def hear(self, loss: Tensor) -> None:
         """A loss is about to be differentiated."""
-        if not self._losses or self._losses[-1] is not loss:
-            self._losses.append(loss)
+        if not self._losses or self._losses[-1].data_ptr() != loss.data_ptr():  # else another callback has said so
+            self._losses.append(loss.detach())
 
     def forget(self) -> None:
         """Gradients have changed."""
@@ -229,7 +229,7 @@ class Guard:
         if key not in self._reading:
             player = self.players[key]
             norm = total_norm([gradient.detach() for gradient in player.gradients()])
-            self._reading[key] = Reading(player, norm, [loss.detach() for loss in self._losses])
+            self._reading[key] = Reading(player, norm, list(self._losses))
             self._losses.clear()
         return self._reading[key]
 
@@ -286,9 +286,9 @@ class Guard:
         Raises:
             TrainingDiverged: if training is to stop.
         """
-        if not self._open:
-            return
-        self._open = False
+        if not self._open and self._request is None:
+            return  # another callback has done it, and nobody has asked for more since
+        first, self._open = self._open, False
         if self._dropped:
             live, copies = self._buffers
             if live:
@@ -298,7 +298,7 @@ class Guard:
         if request is not None:
             self._losses.clear()
             (self._stop if request.action == "stop" else self._roll_back)(trainer, module, request)
-        elif self.recovery is not None:
+        elif first and self.recovery is not None:
             if self._factors and self.step - self.rollbacks[-1] >= self.recovery.window // 2:
                 self._put_rates_back(trainer)
             if self.snapshot_due and not self.suspects and first_not_finite(trainer, module) is None:
@@ -308,10 +308,6 @@ class Guard:
     def snapshot_due(self) -> bool:
         """Whether a snapshot is to be taken after this batch."""
         return self.recovery is not None and (self.step + 1 - self.first_step) % self.recovery.snapshot_every == 0
-
-    def reopen(self) -> None:
-        """A request is made after the batch has been settled, by one who looks at its result."""
-        self._open = True
 
     # recovery
 
@@ -398,10 +394,10 @@ def anchors(trainer: Trainer, optimizer: Optimizer) -> list[float]:
 def multiply_rate(trainer: Trainer, optimizer: Optimizer, factor: float) -> None:
     """Multiply a learning rate, and with it all that its schedule will make of it."""
     for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * factor
-        if "initial_lr" in group:
-            group["initial_lr"] = group["initial_lr"] * factor
+        for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+            if name in group:
+                group[name] = group[name] * factor
     for scheduler in schedulers_of(trainer, optimizer):
-        for name in ("base_lrs", "_last_lr"):
+        for name in ("base_lrs", "max_lrs", "min_lrs", "_last_lr"):
             if (rates := getattr(scheduler, name, None)) is not None:
                 setattr(scheduler, name, [rate * factor for rate in rates])
