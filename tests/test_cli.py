@@ -649,3 +649,21 @@ def test_wandb_offline_holds_metrics_images_and_config_on_one_axis(monkeypatch):
     assert config["model"]["init_args"]["g_lr"] == 2e-4
     assert config["data"]["dataset"] == "digits"
     assert sorted(path.name for path in Path().iterdir()) == ["runs"]
+
+
+def test_a_run_that_cannot_be_saved_ends_in_a_sentence_and_two_checkpoints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quickstart = str(Path(__file__).parents[1] / "configs/quickstart.yaml")
+    words = ["--model.d_lr", "1e30", "--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--config", quickstart, *words])
+    assert left.value.code == 2
+    message = capsys.readouterr().err
+    assert "Training was stopped at step" in message
+    assert "Traceback" not in message
+    (folder,) = Path("runs").glob("*/version_*")
+    assert len(list((folder / "checkpoints").glob("health-*.ckpt"))) == 2
+    last = json.loads((folder / "health.jsonl").read_text("utf-8").splitlines()[-1])
+    assert last["action"] == "stop"
+    (good,) = (folder / "checkpoints").glob("*good.ckpt")
+    main(["sample", str(good), "-n", "2", "-o", "x.npz"])

@@ -346,3 +346,16 @@ def test_a_loader_that_cannot_be_looked_into_is_checked_at_its_first_batch(tmp_p
     with pytest.raises(ValueError, match=r"images of the batch span"):
         trainer(tmp_path, max_steps=3).fit(model, Batches(images(4) * 9, images(4)))
     assert same(before, weights(model))
+
+
+def test_training_again_in_double_precision(tmp_path):
+    model = build("GAN")
+    for _ in range(2):
+        trainer(tmp_path, max_steps=2, precision="64-true").fit(model, loader())
+
+
+def test_labels_are_compared_with_the_data_that_are_trained_on(tmp_path):
+    run = trainer(tmp_path, max_epochs=1)
+    seven = ImageDataModule("fake", image_size=SIDE, channels=1, fake_length=16, fake_classes=7, batch_size=4)
+    run.fit(build("GAN"), seven)
+    run.fit(build("CGAN"), loader())  # of three classes

@@ -210,7 +210,7 @@ class TwoPlayerModule(CheckpointModule):
             return
         penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
         check_strategy(self.trainer.strategy, penalised)
-        check_labels(self, getattr(self.trainer, "datamodule", None))
+        check_labels(self, self.trainer.fit_loop._data_source.instance)
         batch = peek(self.trainer)
         self._first_look_due = batch is None
         if batch is not None:

@@ -121,7 +121,8 @@ def check_batch(model: "GAN", batch: Any) -> None:
     if model.num_classes is not None and y is not None and not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
         raise ValueError(f"labels {int(y.min())}..{int(y.max())} in the batch, but num_classes={model.num_classes}")
     rng = torch.Generator(real.device).manual_seed(0)
-    z = model.draw_latents(len(real), rng)
+    dtype = next((p.dtype for p in model.parameters()), real.dtype)  # double, once trained with precision="64-true"
+    z, real = model.draw_latents(len(real), rng).to(dtype), real.to(dtype)
     with isolate_rng(), eval_mode(model):
         fake = _call("generator", model.generate, z, y)
         _check_images(fake, real)
