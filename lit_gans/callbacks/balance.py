@@ -87,11 +87,14 @@ class BalanceReport(Watcher):
         self._sight = Sight(pl_module, trainer.world_size, self.n, self.seed)
 
     def _due(self, every: int) -> bool:
-        return (self.guard.step + 1) % every == 0
+        return (self.guard.batch + 1) % every == 0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Before a report, note how large the gradients are."""
-        if self._due(self.every_n_steps):
+        """Before a report, note how large the gradients are; a player may not have its turn in the very last step."""
+        if (self.guard.batch + 1) % self.every_n_steps in (
+            0,
+            *range(max(1, self.every_n_steps - 5), self.every_n_steps),
+        ):
             reading = self.guard.reading(optimizer)
             self._norms[reading.player.name] = reading.norm
 
@@ -101,8 +104,9 @@ class BalanceReport(Watcher):
         """Report, if it is time."""
         if self.duality_every is not None:
             self._batches.append(batch)
-        if self._due(self.every_n_steps) and not self.guard.stopped:
-            look = self._sight.look(pl_module, batch)
+        self._sight.pass_by(pl_module, batch)
+        if self._due(self.every_n_steps) and not self.guard.stopped and self.steps_now(trainer):
+            look = self._sight.look(pl_module)
             values: dict[str, Any] = {
                 "order": look.order,
                 "logit_gap": look.gap,
@@ -119,7 +123,7 @@ class BalanceReport(Watcher):
             pl_module.log_dict(values, logger=False, batch_size=1)
             for logger in trainer.loggers:  # whatever the trainer's logging steps
                 logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
-        self._norms.clear()
+            self._norms.clear()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _duality_gap(self, trainer: Trainer, module: Any) -> float:

@@ -44,7 +44,8 @@ class CollapseDetector(Detector):
     - ``regression``: the monitored metric has become ``regression`` times worse than its best, twice in a row.
 
     The first three concern the generator, saturation the discriminator. Actions are those of ``ExplosionDetector`` that
-    make sense here: ``warn``, ``rollback`` (to a state before it began) and ``stop``.
+    make sense here: ``warn``, ``rollback`` (to a state before it began; not for ``regression``, which is seen too late:
+    ``action="rollback"`` leaves that at ``warn``) and ``stop``.
 
     Works with any LightningModule that has ``sample(n)`` → images (n, C, H, W) in [-1, 1], and ``discriminator(x)`` →
     logits, if the game is to be judged, too. A critic of unbounded scale (WGAN) is fine: only its own past counts.
@@ -124,16 +125,25 @@ class CollapseDetector(Detector):
                 raise ValueError(f"{name} is a factor above 1, got {factor}")
         if mode not in (None, "min", "max"):
             raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
+        if isinstance(action, str) and action == "rollback":
+            action = {**dict.fromkeys(self.kinds, action), "regression": "warn"}
+        elif not isinstance(action, str) and dict(action).get("regression") == "rollback":
+            raise ValueError("regression is seen long after the last snapshot: use warn or stop, and best.ckpt")
         super().__init__(action, interval, Recovery(snapshot_every, max_rollbacks, window, lr_factor, max_memory))
         self.every_n_steps, self.n, self.looks, self.warmup, self.seed = every_n_steps, n, looks, warmup, seed
         self.diversity, self.gap, self.regression = diversity, gap, regression
         self.extractor, self.monitor, self.mode = extractor, monitor, mode
         self._sight: Sight | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew."""
         self._seen: deque[dict[str, float]] = deque(maxlen=40)
         self._highest: dict[str, float] = {}
         self._orders: deque[float] = deque(maxlen=40)
         self._bad: dict[str, int] = {}
         self._values: list[float] = []
+        self._norms: dict[str, float] = {}
         self._looked_for_monitor = False
 
     # what is needed
@@ -143,6 +153,7 @@ class CollapseDetector(Detector):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
+        self._forget()
         if not callable(getattr(pl_module, "sample", None)):
             raise TypeError(
                 f"CollapseDetector looks at module.sample(n), which {type(pl_module).__name__} lacks: define it to "
@@ -156,28 +167,36 @@ class CollapseDetector(Detector):
     # looking
 
     def _looks_now(self) -> bool:
-        return (self.guard.step + 1) % self.every_n_steps == 0
+        return (self.guard.batch + 1) % self.every_n_steps == 0
+
+    def _looks_soon(self) -> bool:
+        """Whether gradients count for the next look; one player may not have its turn in the very last step."""
+        return (self.guard.batch + 1) % self.every_n_steps in (
+            0,
+            *range(max(1, self.every_n_steps - 5), self.every_n_steps),
+        )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Drop what is given up; before a look, note how large the gradients are."""
         if self.guard.stopped:
             self.guard.drop(optimizer)
-        elif self._looks_now():
+        elif self._looks_soon():
             reading = self.guard.reading(optimizer)
             self._norms[reading.player.name] = reading.values(trainer)[0]
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Forget the gradients of the last step."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self._norms: dict[str, float] = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look, if it is time, and act on what has lasted."""
+        assert self._sight is not None, "setup was not called"
+        self._sight.pass_by(pl_module, batch)
+        if not self.steps_now(trainer):
+            return
         guard, given_up = self.guard, self.guard.stopped
         due = self._looks_now() and not given_up
-        finding = self._look(trainer, pl_module, batch) if due else None
+        finding = self._look(trainer, pl_module) if due else None
+        if due:
+            self._norms.clear()
         if finding is not None:
             self.respond(trainer, pl_module, finding)
         rollbacks = guard.rollbacks
@@ -189,10 +208,10 @@ class CollapseDetector(Detector):
         if due:
             self._look_for_monitor(trainer, validated=False)
 
-    def _look(self, trainer: Trainer, module: LightningModule, batch: Any) -> Finding | None:
+    def _look(self, trainer: Trainer, module: LightningModule) -> Finding | None:
         """Judge what is seen now; the first kind that has lasted long enough."""
         assert self._sight is not None, "setup was not called"
-        look = self._sight.look(module, batch)
+        look = self._sight.look(module)
         seen = {name: getattr(look, name) for name in ("gap", "order", "diversity", "classes")}
         names = [player.name for player in self.guard.players.values()]
         seen |= {f"norm/{name}": self._norms.get(name, math.nan) for name in names}
@@ -200,7 +219,7 @@ class CollapseDetector(Detector):
         found = list(self._judge(look, seen))
         kinds = {finding.kind for finding in found}
         self._bad = {kind: self._bad.get(kind, 0) + 1 for kind in kinds}
-        if found:
+        if any(self.actions[finding.kind] != "warn" for finding in found):
             self.guard.suspects.add(type(self).__name__)
         else:
             self.guard.suspects.discard(type(self).__name__)
@@ -221,7 +240,7 @@ class CollapseDetector(Detector):
     @property
     def _known(self) -> bool:
         """Whether there is a usual state."""
-        return len(self._seen) >= 8 and self.guard.step + 1 >= self.warmup
+        return len(self._seen) >= 8 and self.guard.batch + 1 >= self.warmup
 
     def _usual(self, name: str) -> float:
         values = [seen[name] for seen in self._seen if not math.isnan(seen.get(name, math.nan))]
@@ -231,11 +250,11 @@ class CollapseDetector(Detector):
         """What is wrong at this look."""
         usual = self._usual("diversity")
         generator, discriminator = self._roles()
-        if not math.isfinite(look.diversity):
+        if not look.finite:
             advice = "The generator draws NaN or infinity: see what ExplosionDetector says."
             yield Finding("dead", generator, look.diversity, usual, "the diversity of the images", advice)
         elif look.diversity < 0.01:
-            if self.guard.step + 1 >= self.warmup or usual >= 0.05:
+            if self.guard.batch + 1 >= self.warmup or usual >= 0.05:
                 advice = "The generator draws one image for all latents: look at its last layers and learning rate."
                 yield Finding("dead", generator, look.diversity, usual, "the diversity of the images", advice)
         elif self._known and look.diversity < self.diversity * min(usual, 1.0):

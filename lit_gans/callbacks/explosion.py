@@ -9,8 +9,8 @@ import torch
 from lightning import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lit_gans.callbacks.guard.core import Reading, Recovery
-from lit_gans.callbacks.guard.players import Player
+from lit_gans.callbacks.guard.core import Reading, Recovery, schedulers_of
+from lit_gans.callbacks.guard.players import Player, values_of
 from lit_gans.callbacks.guard.snapshots import first_not_finite
 from lit_gans.callbacks.guard.usual import Usual
 from lit_gans.callbacks.guard.watcher import Detector, Finding
@@ -115,10 +115,28 @@ class ExplosionDetector(Detector):
         super().__init__(action, interval, recovery)
         self.spike, self.sigmas, self.warmup = math.log(spike), sigmas, warmup
         self.rise, self.vanish = math.log(rise), math.log(vanish)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew."""
         self._usual: dict[str, Usual] = {}
         self._rates: dict[str, deque[float]] = {}  # the highest learning rate so far, at each update
         self._overflows = 0
-        self._lasting = False  # whether what was found in this step has gone on for long
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Join the trainer's guard; nothing is known of this run."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._forget()
+            self.guard.keepers[type(self).__name__] = (self._remember, self._recall)
+
+    def _remember(self) -> dict[str, Any]:
+        return {name: past.state() for name, past in self._usual.items()}
+
+    def _recall(self, state: Mapping[str, Any]) -> None:
+        self._usual = {name: Usual(warmup=self.warmup) for name in state}
+        for name, past in state.items():
+            self._usual[name].load(past["logs"], past["age"])
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Judge the update that is about to be made."""
@@ -131,7 +149,6 @@ class ExplosionDetector(Detector):
         usual = self._usual.setdefault(name, Usual(warmup=self.warmup))
         for finding in self._judge(trainer, pl_module, reading, usual):
             action = self.respond(trainer, pl_module, finding, optimizer)
-            self._lasting |= finding.age > 0
             if action == "clip":  # the bound follows, slowly, if this is how it is to be
                 usual.add(usual.value * math.exp(self.spike))
             if action != "warn":
@@ -155,7 +172,7 @@ class ExplosionDetector(Detector):
                 yield self._not_finite(trainer, module, player, norm, loss)
             return
         self._overflows = 0
-        yield from self._rate(player)
+        yield from self._rate(trainer, player)
         if not usual.known:
             return
         deviation = usual.deviation(norm)
@@ -173,12 +190,13 @@ class ExplosionDetector(Detector):
             )
             yield Finding("vanish", player.name, norm, usual.before, _LASTING, advice, age=150)
 
-    def _rate(self, player: Player) -> Iterator[Finding]:
-        """A learning rate that somebody has multiplied."""
+    def _rate(self, trainer: Trainer, player: Player) -> Iterator[Finding]:
+        """A learning rate that somebody has multiplied, other than its schedule."""
         rate = max(float(group.get("lr", 0.0)) for group in player.optimizer.param_groups)
         past = self._rates.setdefault(player.name, deque(maxlen=200))
         highest = past[100] if len(past) == 200 else past[-1] if past else 0.0
-        if highest and rate > _JUMP * highest:
+        scheduled = [rate for s in schedulers_of(trainer, player.optimizer) for rate in getattr(s, "_last_lr", ())]
+        if highest and rate > _JUMP * highest and rate not in map(float, scheduled):
             advice = "Look at what sets it: a scheduler, a callback, a resumed optimizer."
             yield Finding("learning_rate", player.name, rate, highest, "the learning rate", advice)
         else:
@@ -199,7 +217,9 @@ class ExplosionDetector(Detector):
         else:
             quantity, advice = "the loss", "Look for a bad batch, a logarithm of zero, an overflow in half precision."
         kind = "nan" if math.isnan(value) else "inf"
-        return Finding(kind, owner, value, self._usual_of(owner), quantity, advice, tensor)
+        usual = self._usual.get(owner) if quantity == "the gradient norm" else None
+        known = usual.value if usual is not None and usual.known else None
+        return Finding(kind, owner, value, known, quantity, advice, tensor)
 
     def _owner(self, tensor: str) -> str | None:
         """The player whose parameter, or buffer, a tensor is."""
@@ -208,43 +228,32 @@ class ExplosionDetector(Detector):
                 return player.name
         return None
 
-    def _usual_of(self, player: str) -> float | None:
-        usual = self._usual.get(player)
-        return usual.value if usual is not None and usual.known else None
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Before a snapshot, see that all weights are finite: of some, such as rows of an embedding, no loss tells."""
         guard = self.guard
-        if guard.snapshot_due and not guard.stopped and (tensor := first_not_finite(trainer, pl_module)) is not None:
+        due = guard.snapshot_due and not guard.stopped and self.steps_now(trainer)
+        if due and (tensor := first_not_finite(trainer, pl_module)) is not None:
             advice = "Look at what wrote it; if training did, lower the learning rate."
             finding = Finding("nan", self._owner(tensor), math.nan, None, "a weight", advice, tensor)
             self.respond(trainer, pl_module, finding)
-        rollbacks = guard.rollbacks
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._lasting and guard.rollbacks is not rollbacks:
-            for usual in self._usual.values():
-                usual.forget_recent()
-        self._lasting = False
 
     def state_dict(self) -> dict[str, Any]:
         """The recent past of each player."""
-        usual = {name: past.state() for name, past in self._usual.items()}
-        return {**super().state_dict(), "usual": usual}
+        return {**super().state_dict(), "usual": self._remember()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         super().load_state_dict(state_dict)
-        for name, past in state_dict["usual"].items():
-            self._usual[name] = Usual(warmup=self.warmup)
-            self._usual[name].load(past["logs"], past["age"])
+        self._recall(state_dict["usual"])
 
 
 def _first(player: Player) -> str | None:
     """Name of the first parameter whose gradient holds NaN or infinity."""
     for name, parameter in zip(player.names, player.parameters, strict=True):
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        if parameter.grad is not None and not torch.isfinite(values_of(parameter.grad)).all():
             return name
     return None
 
@@ -252,8 +261,8 @@ def _first(player: Player) -> str | None:
 def _largest(player: Player) -> str | None:
     """Name of the parameter with the largest gradient."""
     norms = {
-        name: float(torch.linalg.vector_norm(parameter.grad))
+        name: float(torch.linalg.vector_norm(values_of(parameter.grad)))
         for name, parameter in zip(player.names, player.parameters, strict=True)
-        if parameter.grad is not None and not parameter.grad.is_sparse
+        if parameter.grad is not None
     }
     return max(norms, key=norms.__getitem__, default=None)

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ __all__ = ("StopOnPlateau",)
 class StopOnPlateau(Callback):
     """Ends training when a metric has not become better for long, and keeps the best state.
 
-    A look is a validation for metrics called ``val/...``, and every ``every_n_steps``-th step for others, such as
-    ``balance/duality_gap``; whoever logs those must come first in the list of callbacks. Training ends at the first
-    look at which the best is both ``looks`` looks and ``patience`` steps old. Works with any LightningModule; all ranks
-    decide on the mean of their values.
+    A look is a validation; for metrics called ``balance/...`` or ``train/...`` it is every ``every_n_steps``-th batch,
+    and whoever logs those must come first in the list of callbacks. Training ends at the first look at which the best
+    is both ``looks`` looks and ``patience`` steps old. Works with any LightningModule; all ranks decide on the mean of
+    their values.
 
     Args:
         monitor: Key of the metric.
-        mode: ``min`` if lower is better, ``max`` if higher; None asks the metric's name.
+        mode: ``min`` if lower is better, ``max`` if higher; None for losses and metrics of this library.
         looks: Looks without a better value, at least 1.
         patience: Steps without one.
         min_delta: By how much a value must be better to count, at least 0.
@@ -33,7 +34,8 @@ class StopOnPlateau(Callback):
             the trainer has a ``ModelCheckpoint`` that keeps the best by the same metric.
 
     Raises:
-        ValueError: a number out of range; after the first look, if nobody logs ``monitor``.
+        ValueError: a number out of range; no ``mode`` for a metric that is not known; after the first look, if nobody
+            logs ``monitor``.
 
     Example:
         >>> StopOnPlateau("val/fid", looks=5, patience=20_000).mode
@@ -58,9 +60,17 @@ class StopOnPlateau(Callback):
         if not min_delta >= 0:
             raise ValueError(f"min_delta must not be negative, got {min_delta}")
         self.monitor, self.looks, self.patience, self.min_delta = monitor, looks, patience, min_delta
-        self.mode = mode or ("max" if monitor.rpartition("/")[2] in HIGHER_IS_BETTER else "min")
+        name = monitor.rpartition("/")[2]
+        if mode is None and name not in HIGHER_IS_BETTER and not re.search("fid|fd_|kid|mmd|loss|gap", name):
+            raise ValueError(f"StopOnPlateau does not know which {monitor} is better: give mode='min' or 'max'")
+        self.mode = mode or ("max" if name in HIGHER_IS_BETTER else "min")
+        self.in_validation = not monitor.startswith(("balance/", "train/"))
         self.every_n_steps, self.dirpath = every_n_steps, dirpath
-        self.best, self.best_step, self.worse = math.nan, 0, 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew."""
+        self.best, self.best_step, self.worse, self.kept = math.nan, 0, 0, ""
 
     @property
     def state_key(self) -> str:
@@ -71,6 +81,7 @@ class StopOnPlateau(Callback):
         """Find the folder, which takes all ranks, and whoever else keeps the best."""
         if stage != "fit":
             return
+        self._forget()
         folder = Path(self.dirpath or Path(trainer.log_dir or trainer.default_root_dir, "checkpoints"))
         kept = any(isinstance(c, ModelCheckpoint) and c.monitor == self.monitor for c in trainer.checkpoint_callbacks)
         writes = not kept and not trainer.fast_dev_run  # type: ignore[attr-defined]
@@ -78,13 +89,13 @@ class StopOnPlateau(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at a validation's metric."""
-        if self.monitor.startswith("val/") and not trainer.sanity_checking and trainer.state.fn == "fit":
+        if self.in_validation and not trainer.sanity_checking and trainer.state.fn == "fit":
             self._look(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Look at a metric of training."""
         batches = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
-        if not self.monitor.startswith("val/") and batches % self.every_n_steps == 0:
+        if not self.in_validation and batches % self.every_n_steps == 0:
             self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
@@ -92,30 +103,33 @@ class StopOnPlateau(Callback):
             known = [str(key) for key in trainer.callback_metrics]
             near = difflib.get_close_matches(self.monitor, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
-            if not self.monitor.startswith("val/"):
+            if not self.in_validation:
                 hint += ", or list this callback after the one that logs it"
             raise ValueError(f"StopOnPlateau monitors {self.monitor!r}, which nobody logs: {hint}")
         logged = trainer.callback_metrics[self.monitor].detach().clone()
         value = float(trainer.strategy.reduce(logged, reduce_op="mean"))
         sign = 1 if self.mode == "min" else -1
+        now = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # counted after both hooks
         if not math.isnan(value) and (math.isnan(self.best) or sign * (self.best - value) > self.min_delta):
-            self.best, self.best_step, self.worse = value, trainer.global_step, 0
+            self.best, self.best_step, self.worse = value, now, 0
             if self.path is not None:
+                self.kept = str(self.path)
                 trainer.save_checkpoint(self.path)
             return
         self.worse += 1
-        if self.worse >= self.looks and trainer.global_step - self.best_step >= self.patience:
+        if self.worse >= self.looks and now - self.best_step >= self.patience:
             trainer.should_stop = True
-            where = "" if self.path is None else f", which is in {self.path}"
+            where = f", which is in {self.kept}" if self.kept else ""
             rank_zero_info(
-                f"step {trainer.global_step}: {self.monitor} has not become better for {self.worse} looks than "
+                f"step {now}: {self.monitor} has not become better for {self.worse} looks than "
                 f"{self.best:.5g} at step {self.best_step}{where}; training ends"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
-        return {"best": self.best, "best_step": self.best_step, "worse": self.worse}
+        return {"best": self.best, "best_step": self.best_step, "worse": self.worse, "kept": self.kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         self.best, self.best_step, self.worse = state_dict["best"], state_dict["best_step"], state_dict["worse"]
+        self.kept = state_dict["kept"]

@@ -162,6 +162,11 @@ class CommandLine(LightningCLI):
             ours.append(LastCheckpoint(str(folder / "checkpoints"), options.checkpoint_every))
             if options.monitor is not None:
                 ours.append(BestCheckpoint(options.monitor, options.monitor_mode, str(folder / "checkpoints")))
+        names = [type(callback).__name__ for callback in callbacks if callback.state_key == type(callback).__qualname__]
+        for name in (name for name in names if names.count(name) > 1):
+            raise UserError(
+                f"there are two {name}: an overlay adds its callbacks to those that the config has; leave one out"
+            )
         kinds = {ProgressBar if isinstance(callback, ProgressBar) else type(callback) for callback in callbacks}
         return callbacks + [callback for callback in ours if not any(isinstance(callback, kind) for kind in kinds)]
 

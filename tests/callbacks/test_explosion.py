@@ -608,3 +608,168 @@ def test_weights_that_are_bad_to_begin_with(tmp_path):
     model.generator.body[0].bias.data[0] = math.inf
     with pytest.raises(ValueError, match=r"generator.body.0.bias holds NaN or infinity before training starts"):
         fit(tmp_path, ExplosionDetector(), model=model)
+
+
+# what a reader's trial found
+
+
+def test_training_on_does_not_change_a_snapshot(tmp_path):
+    seconds = []
+
+    class Moments(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            seconds.append([x.clone() for state in trainer.optimizers[0].state.values() for x in state.values()])
+
+    detector = ExplosionDetector(snapshot_every=100)
+    record = fit(tmp_path, Fault("weight", 150, 250), detector, Moments(), steps=260)
+    assert [event["step"] for event in events(tmp_path)] == [150, 250]
+    assert same(record.states[150], record.states[99])
+    assert all(torch.equal(a, b) for a, b in zip(seconds[150], seconds[99], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(seconds[250], seconds[99], strict=True))
+
+
+def test_two_optimizers_in_a_batch_do_not_put_the_guard_out_of_step(tmp_path):
+    class Spoil(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.fit_loop.epoch_loop._batches_that_stepped == 350:
+                next(pl_module.net_d.parameters()).data[0] = math.nan
+
+    record = fit(tmp_path, Spoil(), ExplosionDetector(), model=Plain(), steps=720)
+    (event,) = events(tmp_path)
+    assert event["step"] == 700  # what Lightning counts
+    assert same(record.states[350], record.states[299])
+
+
+def test_backward_past_lightning_is_seen_all_the_same(tmp_path):
+    class Raw(Plain):
+        def manual_backward(self, loss, *args, **kwargs):
+            loss.backward()
+
+    record = fit(tmp_path, Fault(math.nan, 50, player="net_d"), ExplosionDetector("skip"), model=Raw(), steps=140)
+    assert [event["kind"] for event in events(tmp_path)] == ["nan"]
+    assert finite(record.states)
+
+
+def test_what_is_usual_goes_back_with_the_weights(tmp_path):
+    """Norms of the state that is put back are a thousandth of the latest: no spike when they are there again."""
+    detector = ExplosionDetector({"nan": "rollback", "spike": "skip"}, snapshot_every=500)
+    scale = Scale(300, lambda n: 1.02**-n if n < 350 else 1e-3)
+    fit(tmp_path, scale, Fault(math.nan, 700), detector, steps=760)
+    assert "spike" not in [event["kind"] for event in events(tmp_path) if event["step"] < 700]
+
+
+@pytest.mark.parametrize("steps", [40, 95])
+def test_a_schedule_may_jump(tmp_path, steps):
+    """A warm-up by epochs, from a hundredth."""
+
+    def warm_up(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 0.01 if n < steps else 1.0)
+
+    fit(tmp_path, ExplosionDetector("skip"), model=build("GAN", d_scheduler=warm_up), steps=120)
+    assert events(tmp_path) == []
+
+
+def test_a_detector_begins_each_run_anew(tmp_path):
+    detector = ExplosionDetector()
+    fit(tmp_path, detector, model=build("GAN", d_lr=1e-6))
+    fit(tmp_path, detector, model=build("GAN", d_lr=1e-3))
+    assert events(tmp_path) == []
+
+
+def test_infinity_in_a_buffer_may_be_meant(tmp_path):
+    model = build("GAN")
+    model.discriminator.register_buffer("mask", torch.full((4, 4), -math.inf).triu(1))
+    fit(tmp_path, ExplosionDetector(snapshot_every=10), model=model)
+    assert events(tmp_path) == []
+
+
+def test_a_spike_in_the_warm_up_hides_no_other(tmp_path):
+    fit(tmp_path, Fault(1e4, 10, 100, 150), ExplosionDetector("skip"), steps=160)
+    assert [event["step"] for event in events(tmp_path)] == [100, 150]
+
+
+def test_buffers_that_are_replaced_or_not_saved_are_put_back(tmp_path):
+    class Own(MODELS["GAN"]):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.register_buffer("mean", torch.zeros(()))
+            self.register_buffer("k", torch.zeros(()), persistent=False)
+
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            spoiled = self.trainer.global_step - 1 == 47
+            self.mean = 0.9 * self.mean + (1e5 if spoiled else 1.0)
+            self.k.add_(math.nan if spoiled else 1.0)
+
+    model = Own(*networks("GAN"), latent_dim=LATENT)
+    fit(tmp_path, Fault(math.nan, 47), ExplosionDetector("rollback", snapshot_every=20), model=model)
+    assert [event["step"] for event in events(tmp_path)] == [47]
+    assert model.mean < 11
+    assert model.k == 40 + 12
+
+
+def test_layers_that_are_added_while_training(tmp_path):
+    class Grow(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 30:
+                pl_module.discriminator.extra = torch.nn.Parameter(torch.zeros(3))
+                trainer.optimizers[0].add_param_group({"params": [pl_module.discriminator.extra]})
+
+    record = fit(tmp_path, Grow(), Fault("weight", 47), ExplosionDetector(snapshot_every=20))
+    (event,) = events(tmp_path)
+    assert (event["step"], event["tensor"], event["action"]) == (59, "discriminator.extra", "rollback")
+    assert finite(record.states[59:])
+
+
+def test_sparse_gradients(tmp_path):
+    class Lookup(Plain):
+        def __init__(self):
+            super().__init__()
+            self.net_d.table = torch.nn.Embedding(4, 1, sparse=True)
+
+        def on_before_zero_grad(self, optimizer):
+            pass
+
+        def training_step(self, batch, batch_idx):
+            _, d_opt = self.optimizers()
+            d_opt.zero_grad()
+            value = self.net_d.table(torch.tensor([1])).sum() + self.net_d(batch[0]).mean()
+            self.manual_backward(value * (math.nan if self.trainer.global_step == 41 else 1.0))
+            d_opt.step()
+
+    fit(tmp_path, ExplosionDetector("skip"), model=Lookup())
+    (event,) = events(tmp_path)
+    assert (event["step"], event["kind"]) == (41, "nan")
+
+
+def test_an_accumulated_step_is_one_step(tmp_path):
+    class Sum(Plain):
+        def __init__(self):
+            super().__init__(automatic=True)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+        def training_step(self, batch, batch_idx):
+            return (self.net_d(self.sample(8)) - self.net_d(batch[0])).mean()
+
+    detector = ExplosionDetector(snapshot_every=5)
+    steps = []
+
+    class Spy(Callback):
+        def on_train_batch_end(self, *_):
+            steps.append(tuple(detector.guard.snapshots.steps))
+
+    collapse = CollapseDetector(every_n_steps=10, warmup=10)
+    fit(tmp_path, detector, collapse, Spy(), model=Sum(), steps=21, accumulate_grad_batches=2)
+    assert (5, 10) in steps
+    assert all(len(set(held)) == len(held) for held in steps)
+
+
+def test_the_first_fault_after_a_stop_is_the_first(tmp_path):
+    detector = ExplosionDetector(snapshot_every=10, max_rollbacks=1)
+    with pytest.raises(TrainingDiverged) as caught:
+        fit(tmp_path, Fault("weight", 44, 46), detector)
+    run = trainer(tmp_path, max_steps=70, callbacks=[Fault("weight", 60), ExplosionDetector(max_rollbacks=1)])
+    run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(caught.value.good))
+    assert run.global_step == 70

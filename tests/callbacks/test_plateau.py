@@ -59,6 +59,8 @@ def test_a_little_better_is_not_enough(tmp_path):
 def test_the_direction_is_asked_of_the_name(tmp_path):
     assert StopOnPlateau("val/is").mode == "max"
     assert StopOnPlateau("val/precision").mode == "max"
+    with pytest.raises(ValueError, match="does not know which val/accuracy is better"):
+        StopOnPlateau("val/accuracy")
     assert StopOnPlateau("val/fd_digits").mode == StopOnPlateau("balance/duality_gap").mode == "min"
     rule = StopOnPlateau("val/fid", mode="max", looks=2)
     assert fit(tmp_path, lambda step: -valley(step), rule).global_step == 120
@@ -94,7 +96,7 @@ def test_it_goes_on_counting_after_a_resume(tmp_path):
 
 def test_a_metric_that_nobody_logs(tmp_path):
     with pytest.raises(ValueError, match="monitors 'val/fd', which nobody logs: did you mean 'val/fid'"):
-        fit(tmp_path, valley, StopOnPlateau("val/fd"))
+        fit(tmp_path, valley, StopOnPlateau("val/fd", mode="min"))
     with pytest.raises(ValueError, match="list this callback after the one that logs it"):
         fit(tmp_path, valley, StopOnPlateau("balance/order", every_n_steps=20), BalanceReport(every_n_steps=20))
 

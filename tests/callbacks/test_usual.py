@@ -24,7 +24,7 @@ def test_median_and_spread_are_those_of_the_logarithms(values):
     assert usual.value == pytest.approx(math.exp(center))
     assert usual.spread == pytest.approx(1.4826 * np.median(np.abs(logs - center)))
     assert usual.deviation(values[0]) == pytest.approx(math.log(values[0]) - center)
-    assert usual.beyond_highest(1.0) == pytest.approx(-logs.max())
+    assert usual.beyond_highest(1.0) == pytest.approx(-np.sort(logs)[-1 - max(1, len(logs) // 40)])
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 6e4])

@@ -1,6 +1,7 @@
 """The guard of one training run: what its callbacks measure once and share, and how they act as one."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -144,15 +145,17 @@ class Guard:
         self.recovery: Recovery | None = None
         self.snapshots = Snapshots()
         self.players: dict[int, Player] = {}
-        self.step = self.first_step = 0
+        self.step = self.batch = self.first_batch = 0
+        self.keepers: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
         self.rollbacks: list[int] = []
         self.suspects: set[str] = set()  # detectors that have seen something, though not enough to act
         self._factors: dict[str, float] = {}  # by which players' learning rates are lowered for now
         self._anchors: dict[str, list[float]] = {}
         self._reading: dict[int, Reading] = {}
         self._losses: list[Tensor] = []
-        self._buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
-        self._open = self._dropped = self._started = False
+        self._buffers: dict[str, Tensor] = {}
+        self._dropped: set[str] = set()
+        self._open = self._started = False
         self._request: Request | None = None
         self.streaks: dict[str, int] = {}  # updates of a player that were dropped in a row
 
@@ -168,7 +171,8 @@ class Guard:
         """Free the memory; the next ``fit`` begins with another."""
         if (guard := cls._of.pop(trainer, None)) is not None:
             guard.snapshots.clear()
-            guard._buffers = ([], [])
+            guard._buffers.clear()
+            guard.players.clear()
 
     # what callbacks tell
 
@@ -192,32 +196,53 @@ class Guard:
         if self._started:
             return
         self._started = True
-        self.step = self.first_step = trainer.global_step
-        self.players = {id(player.optimizer): player for player in find_players(module, trainer.optimizers)}
+        self.step = trainer.global_step
+        self.batch = self.first_batch = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._find_players(trainer, module)
         self.log.open(trainer)
         if self.recovery is not None:
             if (name := first_not_finite(trainer, module)) is not None:
                 raise ValueError(
                     f"{name} holds NaN or infinity before training starts: mend the weights it begins with"
                 )
-            buffers = list(module.buffers())
-            self._buffers = buffers, [buffer.clone() for buffer in buffers]
-            self.snapshots.take(trainer, module, self.step, self._factors)
+            self._take(trainer, module, self.batch)
 
-    def begin(self, trainer: Trainer) -> None:
+    def _find_players(self, trainer: Trainer, module: LightningModule) -> None:
+        self.players = {id(player.optimizer): player for player in find_players(module, trainer.optimizers)}
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """A batch begins."""
         if self._open:
             return
         self._open, self.step = True, trainer.global_step
+        self.batch = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._losses.clear()
-        live, copies = self._buffers
-        if live:
-            torch._foreach_copy_(copies, live)
+        self._reading.clear()
+        if self.recovery is not None:
+            buffers = dict(module.named_buffers())
+            if [x.shape for x in buffers.values()] == [x.shape for x in self._buffers.values()] and buffers:
+                torch._foreach_copy_(list(self._buffers.values()), list(buffers.values()))
+            else:
+                self._buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+        if any(count_of(optimizer) != self._known(optimizer) for optimizer in trainer.optimizers):
+            self._find_players(trainer, module)  # layers were added, and what is kept does not know them
+            if self.recovery is not None:
+                self.snapshots.clear()
+                self._take(trainer, module, self.batch)
+
+    def _known(self, optimizer: Optimizer) -> int | None:
+        """How many parameters an optimizer moved when it was last looked at; None if it never was."""
+        player = self.players.get(id(optimizer))
+        return None if player is None else len(player.parameters)
+
+    def _take(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        kept = {name: save() for name, (save, _) in self.keepers.items()}
+        self.snapshots.take(trainer, module, step, {"factors": self._factors, "kept": kept})
 
     def hear(self, loss: Tensor) -> None:
         """A loss is about to be differentiated."""
         if not self._losses or self._losses[-1].data_ptr() != loss.data_ptr():  # else another callback has said so
-            self._losses.append(loss.detach())
+            self._losses.append(loss.detach() if loss.numel() == 1 else loss.detach().sum())
 
     def forget(self) -> None:
         """Gradients have changed."""
@@ -242,9 +267,10 @@ class Guard:
 
     def drop(self, optimizer: Optimizer) -> None:
         """The update that is about to be made is not made: an optimizer passes over parameters without gradients."""
-        for parameter in self.players[id(optimizer)].parameters:
+        player = self.players[id(optimizer)]
+        for parameter in player.parameters:
             parameter.grad = None
-        self._dropped = True
+        self._dropped.add(player.name)
 
     def absent(self, optimizer: Optimizer) -> bool:
         """Whether another player has missed more than three turns in a row: nobody learns against one who is absent."""
@@ -263,7 +289,7 @@ class Guard:
         Args:
             action: ``rollback`` or ``stop``.
             player: Whose learning rate is to be lowered; None for all.
-            since: The step at which all was still well.
+            since: The batch at which all was still well.
             message: What happened.
         """
         if self._request is None or action == "stop":
@@ -273,12 +299,12 @@ class Guard:
     def _peaceful(self) -> bool:
         """Whether nothing was rolled back lately."""
         assert self.recovery is not None
-        return not any(self.step - step < self.recovery.window for step in self.rollbacks)
+        return not any(self.batch - past < self.recovery.window for past in self.rollbacks)
 
     def may_roll_back(self) -> bool:
         """Whether one more rollback within the window is allowed."""
         assert self.recovery is not None
-        return sum(self.step - step < self.recovery.window for step in self.rollbacks) < self.recovery.max_rollbacks
+        return sum(self.batch - past < self.recovery.window for past in self.rollbacks) < self.recovery.max_rollbacks
 
     def settle(self, trainer: Trainer, module: LightningModule) -> None:
         """A batch ends: do what was asked for, or take a snapshot if it is time and all is well.
@@ -289,25 +315,25 @@ class Guard:
         if not self._open and self._request is None:
             return  # another callback has done it, and nobody has asked for more since
         first, self._open = self._open, False
-        if self._dropped:
-            live, copies = self._buffers
-            if live:
-                torch._foreach_copy_(live, copies)
-            self._dropped = False
+        for name, buffer in module.named_buffers() if self._dropped else ():
+            owners = [p.name for p in self.players.values() if name.startswith(f"{p.name}.")]
+            if name in self._buffers and (not owners or self._dropped & {*owners}):
+                buffer.copy_(self._buffers[name])
+        self._dropped.clear()
         request, self._request = self._request, None
         if request is not None:
             self._losses.clear()
             (self._stop if request.action == "stop" else self._roll_back)(trainer, module, request)
         elif first and self.recovery is not None:
-            if self._factors and self.step - self.rollbacks[-1] >= self.recovery.window // 2:
+            if self._factors and self.batch - self.rollbacks[-1] >= self.recovery.window // 2:
                 self._put_rates_back(trainer)
             if self.snapshot_due and not self.suspects and first_not_finite(trainer, module) is None:
-                self.snapshots.take(trainer, module, self.step + 1, self._factors)
+                self._take(trainer, module, self.batch + 1)
 
     @property
     def snapshot_due(self) -> bool:
         """Whether a snapshot is to be taken after this batch."""
-        return self.recovery is not None and (self.step + 1 - self.first_step) % self.recovery.snapshot_every == 0
+        return self.recovery is not None and (self.batch + 1 - self.first_batch) % self.recovery.snapshot_every == 0
 
     # recovery
 
@@ -317,17 +343,20 @@ class Guard:
         wanted = {player.name: self._factors.get(player.name, 1.0) for player in self.players.values()}
         for name in [request.player] if request.player in wanted else wanted:
             wanted[name] *= self.recovery.lr_factor
-        step, self._factors = self.snapshots.restore(trainer, module, request.before)
+        batch, note = self.snapshots.restore(trainer, module, request.before)
+        self._factors = note["factors"]
+        for name, (_, load) in self.keepers.items():
+            load(note["kept"][name])
         for player in self.players.values():
             multiply_rate(trainer, player.optimizer, wanted[player.name] / self._factors.get(player.name, 1.0))
         self._factors = wanted
         self._anchors = {player.name: anchors(trainer, player.optimizer) for player in self.players.values()}
-        self.rollbacks = [past for past in self.rollbacks if self.step - past < self.recovery.window] + [self.step]
+        self.rollbacks = [past for past in self.rollbacks if self.batch - past < self.recovery.window] + [self.batch]
         for loader in _loaders(trainer):
             loader.reorder()
         if hasattr(module, "seed_offset"):
             module.seed_offset += 1  # type: ignore[assignment, operator]
-        rank_zero_info(f"step {self.step}: the weights of step {step} were put back")
+        rank_zero_info(f"step {self.step}: the state before batch {batch} was put back")
 
     def _put_rates_back(self, trainer: Trainer) -> None:
         """Half a window has passed in peace: rates are as before, unless somebody else has changed them since."""
@@ -342,12 +371,16 @@ class Guard:
         """Keep what is for the post-mortem, and what was good to go on from."""
         folder = self.folder / "checkpoints"
         bad, good = (folder / f"health-step={self.step:08d}-{which}.ckpt" for which in ("bad", "good"))
+        stopped = f"{request.message} Training was stopped at step {self.step}."
+        if self.log.path is None:  # a trial run, which writes nothing
+            raise TrainingDiverged(stopped)
         trainer.save_checkpoint(bad)
-        before, _ = self.snapshots.restore(trainer, module, request.before)
+        before, note = self.snapshots.restore(trainer, module, request.before)
+        self.rollbacks, self._factors, self._anchors = [], note["factors"], {}
         trainer.save_checkpoint(good)
         raise TrainingDiverged(
-            f"{request.message} Training was stopped at step {self.step}. The weights of step {before}, the last known "
-            f"to be good, are in {good}, those that it stopped with in {bad}.",
+            f"{stopped} The state before batch {before}, the last known to be good, is in {good}, that in which it was "
+            f"stopped in {bad}.",
             good,
             bad,
         )
@@ -385,6 +418,11 @@ def schedulers_of(trainer: Trainer, optimizer: Optimizer) -> list[Any]:
     return found
 
 
+def count_of(optimizer: Optimizer) -> int:
+    """How many parameters an optimizer moves."""
+    return sum(len(group["params"]) for group in optimizer.param_groups)
+
+
 def anchors(trainer: Trainer, optimizer: Optimizer) -> list[float]:
     """What stays put as long as nobody changes it: the rates that schedules multiply, else those of the groups."""
     bases = [float(rate) for s in schedulers_of(trainer, optimizer) for rate in getattr(s, "base_lrs", ())]
@@ -401,3 +439,5 @@ def multiply_rate(trainer: Trainer, optimizer: Optimizer, factor: float) -> None
         for name in ("base_lrs", "max_lrs", "min_lrs", "_last_lr"):
             if (rates := getattr(scheduler, name, None)) is not None:
                 setattr(scheduler, name, [rate * factor for rate in rates])
+        if isinstance(least := getattr(scheduler, "eta_min", None), float | int):
+            scheduler.eta_min = least * factor

@@ -19,8 +19,9 @@ def duality_gap(
 
     .. math:: DG(G, D) = \max_{D'} M(G, D') - \min_{G'} M(G', D)
 
-    (equation 1), with M the value of the game, the discriminator's loss negated, its penalties included. The worst-case
-    players are copies, trained for ``steps`` steps of Adam with the model's learning rates from where the players stand
+    (equation 1), with M the value of the game, ``discriminator_loss`` negated, the paper's own penalty included,
+    ``regularizers`` not. The worst-case players are copies, trained for ``steps`` steps of Adam with ``d_lr`` and
+    ``g_lr`` from where the players stand
     (section 4). M is then taken on data that they were not trained on. The model, its buffers and all random numbers
     are left as they were. Zero at an equilibrium; without one it grows with ``steps``, so compare only equal numbers.
 

@@ -1,12 +1,14 @@
 """A look at the game: what the discriminator says, what the generator draws. Training is not disturbed by it."""
 
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ class Look:
             the ROC curve, 1 if the discriminator tells all apart, 0.5 if it guesses, 0 if it is fooled throughout.
         accuracy_real: Share of real images with a logit above 0.
         accuracy_fake: Share of generated images with one below.
+        finite: Whether all generated images are free of NaN and infinity.
         diversity: Mean distance of two generated images, of the same class where there are labels, over that of real.
         classes: Exponential of the entropy of the classes that are drawn: how many, in effect.
     """
@@ -35,6 +38,7 @@ class Look:
     order: float
     accuracy_real: float
     accuracy_fake: float
+    finite: bool
     diversity: float
     classes: float
 
@@ -56,6 +60,8 @@ class Sight:
     ) -> None:
         self.n, self.seed, self.extractor, self.world_size = n, seed, extractor, world_size
         self._inputs: tuple[Tensor, Tensor | None] | None = None
+        self._batches: deque[Any] = deque(maxlen=1)
+        self._blind = False
 
     @staticmethod
     def possible(module: Any) -> bool:
@@ -64,21 +70,33 @@ class Sight:
             isinstance(getattr(module, "discriminator", None), nn.Module) and callable(getattr(module, "sample", None))
         )
 
-    def look(self, module: Any, batch: Any) -> Look:
+    def pass_by(self, module: Any, batch: Any) -> None:
+        """Keep a batch, if one alone has too few images for a look."""
+        size = len(images_of(module, batch)[0])
+        needed = -(-self.n // max(1, size))
+        if self._batches.maxlen != needed:
+            self._batches = deque(self._batches, maxlen=needed)
+        self._batches.append(batch)
+
+    def look(self, module: Any) -> Look:
         """See how the game stands; buffers, random numbers and modes are left as they were."""
-        with undisturbed(module), torch.no_grad():
-            real, y_real = images_of(module, batch)
-            real, y_real = real[: self.n], None if y_real is None else y_real[: self.n]
+        with undisturbed(module), torch.no_grad(), precision(module):
+            reals = [images_of(module, batch) for batch in self._batches]
+            real = torch.cat([x for x, _ in reals])[: self.n]
+            labels = [y for _, y in reals if y is not None]
+            y_real = torch.cat(labels)[: self.n] if labels else None
             fake, y_fake = self._fakes(module)
-            values = [*self._opinions(module, real, y_real, fake, y_fake), *self._pictures(real, y_real, fake, y_fake)]
-            seen = torch.stack([value.double() for value in values])
+            finite = torch.isfinite(fake).all()
+            values = [*self._opinions(module, real, y_real, fake, y_fake), finite]
+            seen = torch.stack([x.double() for x in (*values, *self._pictures(real, y_real, fake, y_fake))])
         if self.world_size > 1:
             seen = module.trainer.strategy.reduce(seen, reduce_op="mean")
-        return Look(*seen.tolist())
+        gap, order, accuracy_real, accuracy_fake, whole, diversity, classes = seen.tolist()
+        return Look(gap, order, accuracy_real, accuracy_fake, whole == 1, diversity, classes)
 
     def input_gradients(self, module: Any, batch: Any) -> tuple[Tensor, Tensor]:
         """Mean norm of the discriminator's gradient at real and at generated images, float32 scalars."""
-        with undisturbed(module):
+        with undisturbed(module), precision(module):
             real, y_real = images_of(module, batch)
             with torch.no_grad():
                 fake, y_fake = self._fakes(module)
@@ -98,15 +116,23 @@ class Sight:
             self._inputs = z, None if y is None else y.to(module.device)
         return module.generate(*self._inputs), self._inputs[1]
 
-    @staticmethod
     def _opinions(
-        module: Any, real: Tensor, y_real: Tensor | None, fake: Tensor, y_fake: Tensor | None
+        self, module: Any, real: Tensor, y_real: Tensor | None, fake: Tensor, y_fake: Tensor | None
     ) -> list[Tensor]:
         """Gap, order and accuracies."""
-        critic = discriminator_of(module)
-        if critic is None:
-            return [torch.full((), torch.nan, device=real.device)] * 4
-        on_real, on_fake = (_logits(critic, x, y) for x, y in ((real, y_real), (fake, y_fake)))
+        critic, unknown = discriminator_of(module), [torch.full((), torch.nan, device=real.device)] * 4
+        if critic is None or self._blind:
+            return unknown
+        try:
+            on_real, on_fake = (_logits(critic, x, y) for x, y in ((real, y_real), (fake, y_fake)))
+        except TypeError as error:
+            if isinstance(module, GAN):
+                raise
+            self._blind = True
+            rank_zero_warn(
+                f"{type(module).__name__}.discriminator does not take images alone, so that it is not judged: {error}"
+            )
+            return unknown
         above = (on_real[:, None] > on_fake).double() + (on_real[:, None] == on_fake).double() / 2
         accuracies = [(on_real > 0).double().mean(), (on_fake < 0).double().mean()]
         return [on_real.mean() - on_fake.mean(), above.mean(), *accuracies]
@@ -155,9 +181,14 @@ def images_of(module: Any, batch: Any) -> tuple[Tensor, Tensor | None]:
     return batch if isinstance(batch, Tensor) else batch[0], None
 
 
+def precision(module: Any) -> Any:
+    """What the trainer surrounds a training step with: autocast, or another default dtype."""
+    return nullcontext() if module._trainer is None else module.trainer.precision_plugin.forward_context()
+
+
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Put back buffers, such as running statistics, and all random generators.
+    """Put back buffers, such as running statistics, modes, and all random generators.
 
     Of a ``lit_gans`` model torch's, which is all that networks draw from; of others Python's and numpy's, too.
     """
@@ -165,6 +196,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     copies = [buffer.clone() for buffer in buffers]
     rng = getattr(module, "_rng", None)
     noise = None if rng is None else rng.get_state()
+    modes = [(part, part.training) for part in module.modules()]
     devices = {x.device for x in (*module.parameters(), *buffers) if x.is_cuda}
     with torch.random.fork_rng(devices=list(devices)) if isinstance(module, GAN) else isolate_rng():
         try:
@@ -173,5 +205,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, copy in zip(buffers, copies, strict=True):
                     buffer.copy_(copy)
+            for part, mode in modes:
+                part.training = mode
             if rng is not None:
                 rng.set_state(noise)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ("Player", "find_players", "total_norm")
+__all__ = ("Player", "find_players", "total_norm", "values_of")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,12 @@ class Player:
     def gradients(self) -> list[Tensor]:
         """Those that are there; of sparse ones the values."""
         found = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        return [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in found]
+        return [values_of(gradient) for gradient in found]
+
+
+def values_of(gradient: Tensor) -> Tensor:
+    """All elements of a gradient that may differ from zero."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def find_players(module: nn.Module, optimizers: Sequence[Optimizer]) -> list[Player]:

@@ -1,5 +1,6 @@
 """Copies of a training state in memory, to go back to."""
 
+import copy
 import os
 from collections import deque
 from pathlib import Path
@@ -43,20 +44,21 @@ class Snapshots:
             apply_to_collection(state, Tensor, lambda x: found.append(found.pop() + x.numel() * x.element_size()))
         return found
 
-    def take(self, trainer: Trainer, module: LightningModule, step: int, note: dict[str, float]) -> None:
+    def take(self, trainer: Trainer, module: LightningModule, step: int, note: dict[str, Any]) -> None:
         """Copy the state as it is before step ``step``, with a note; the oldest copy makes room."""
         while len(self._held) >= self.depth:
             self._held.popleft()
         state: dict[str, Any] = {
             "module": module.state_dict(),
+            "buffers": dict(module.named_buffers()),  # those that no checkpoint holds, too
             "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
             "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
             "precision": trainer.precision_plugin.state_dict(),
         }
-        state["note"] = dict(note)
+        state["note"] = copy.deepcopy(note)
         self._held.append((step, apply_to_collection(state, Tensor, lambda x: x.detach().to("cpu", copy=True))))
 
-    def restore(self, trainer: Trainer, module: LightningModule, before: int) -> tuple[int, dict[str, float]]:
+    def restore(self, trainer: Trainer, module: LightningModule, before: int) -> tuple[int, dict[str, Any]]:
         """Put a copy back; copies younger than it are given up, it is kept.
 
         Args:
@@ -69,15 +71,19 @@ class Snapshots:
         """
         while len(self._held) > 1 and self._held[-1][0] > before:
             self._held.pop()
-        step, state = self._held[-1]
+        step, held = self._held[-1]
+        state = copy.deepcopy(held)  # optimizers and schedules keep what they are given, and would train on in it
         module.load_state_dict(state["module"])
+        for name, buffer in module.named_buffers():
+            if name in state["buffers"]:
+                buffer.copy_(state["buffers"][name])
         for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for config, saved in zip(trainer.lr_scheduler_configs, state["schedulers"], strict=True):
             config.scheduler.load_state_dict(saved)
         if state["precision"]:
             trainer.precision_plugin.load_state_dict(state["precision"])
-        return step, dict(state["note"])
+        return step, state["note"]
 
     def clear(self) -> None:
         """Free the memory."""
@@ -85,15 +91,16 @@ class Snapshots:
 
 
 def first_not_finite(trainer: Trainer, module: torch.nn.Module) -> str | None:
-    """Name of the first parameter or buffer that holds NaN or infinity on any rank; None, after one pass, if none does.
+    """Name of the first parameter that holds NaN or infinity, or buffer that holds NaN, on any rank; None if none does.
 
-    All ranks must call it, and get the same answer.
+    Infinity in a buffer may be meant: a mask, the best so far. All ranks must call this, and get the same answer.
     """
     named = [(name, x) for name, x in (*module.named_parameters(), *module.named_buffers()) if x.is_floating_point()]
-    found = len(named)
+    weights, found = len(list(module.parameters())), len(named)
     if named and not torch.isfinite(total_norm([x.detach() for _, x in named])):
         # the norm of finite values may overflow, so that each is looked at before one is blamed
-        found = next((n for n, (_, x) in enumerate(named) if not torch.isfinite(x).all()), found)
+        bad = ((~torch.isfinite(x) if n < weights else torch.isnan(x)).any() for n, (_, x) in enumerate(named))
+        found = next((n for n, is_bad in enumerate(bad) if is_bad), found)
     if trainer.world_size > 1:
         mine = torch.tensor(found, device=trainer.strategy.root_device)
         found = int(trainer.strategy.reduce(mine, reduce_op="min"))

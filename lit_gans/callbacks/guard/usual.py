@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from statistics import median
 
 __all__ = ("Usual",)
@@ -55,7 +54,7 @@ class Usual:
         near = logs[-self.window :]
         self._center = median(near)
         self._spread = 1.4826 * median(abs(log - self._center) for log in near)
-        self._highest = max(near)
+        self._highest = sorted(near)[-1 - max(1, len(near) // 40)]  # of the highest few one may have been an outlier
         now, before = sorted(logs[-self.recent :]), logs[: -self.recent]
         self._shift, self._before = 0.0, self._center
         if len(before) >= 2 * self.recent:
@@ -94,13 +93,8 @@ class Usual:
         return math.log(max(value, _FLOOR)) - self._center
 
     def beyond_highest(self, value: float) -> float:
-        """Logarithm of the factor between a value and the highest of the window."""
+        """Logarithm of the factor between a value and nearly the highest of the window, the fortieth part left out."""
         return math.log(max(value, _FLOOR)) - self._highest
-
-    def forget_recent(self) -> None:
-        """Leave out the recent values: they belong to a state that was given up."""
-        kept = list(islice(self._logs, max(0, len(self._logs) - self.recent)))
-        self.load(kept, len(kept))
 
     def load(self, logs: Iterable[float], age: int) -> None:
         """Go on from :meth:`state`."""

@@ -23,9 +23,7 @@ def nearest(kind: str, name: object, known: Iterable[str]) -> str:
     """One sentence on a name that does not exist, with the nearest that does."""
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    return f"{kind} {name!r} does not exist: " + (
-        f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
-    )
+    return f"there is no {kind} {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}")
 
 
 class Watcher(Callback):
@@ -44,7 +42,7 @@ class Watcher(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the step."""
-        self.guard.begin(trainer)
+        self.guard.begin(trainer, pl_module)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Note the loss."""
@@ -58,7 +56,13 @@ class Watcher(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Do what was decided in this step."""
-        self.guard.settle(trainer, pl_module)
+        if self.steps_now(trainer):
+            self.guard.settle(trainer, pl_module)
+
+    @staticmethod
+    def steps_now(trainer: Trainer) -> bool:
+        """Whether this batch ends a step; the first ones of an accumulation do not."""
+        return not trainer.fit_loop.epoch_loop._should_accumulate()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Free the memory; ``teardown`` is not called then."""
@@ -115,6 +119,8 @@ class Detector(Watcher):
         self.interval, self.recovery = interval, recovery
 
     def _actions(self, action: str | Mapping[str, str]) -> dict[str, str]:
+        if not isinstance(action, str | Mapping):
+            raise ValueError(f"{type(self).__name__}: action is a word, or a mapping of kinds to words, got {action!r}")
         given = dict.fromkeys(self.kinds, action) if isinstance(action, str) else {**self.kinds, **action}
         for kind, name in given.items():
             if kind not in self.kinds:
@@ -153,7 +159,7 @@ class Detector(Watcher):
         Returns:
             The action taken.
         """
-        guard, player, since = self.guard, finding.player, self.guard.step - finding.age
+        guard, player, since = self.guard, finding.player, self.guard.batch - finding.age
         action, because = self.actions[finding.kind], ""
         if action == "clip" and not self._clippable(finding):
             action = "skip"
@@ -175,7 +181,7 @@ class Detector(Watcher):
         if action in ("rollback", "stop"):
             guard.request(action, player, since, message)
             guard.streaks.clear()
-        told = guard.log.due(finding.kind, player, action, guard.step, self.interval)
+        told = guard.log.due(finding.kind, player, action, guard.batch, self.interval)
         if told or action != "warn":
             event = Event(
                 guard.step,
@@ -214,7 +220,7 @@ class Detector(Watcher):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell what there was, once for all detectors."""
-        self.guard.log.summarise(self.guard.step + 1 - self.guard.first_step)
+        self.guard.log.summarise(self.guard.batch + 1 - self.guard.first_batch)
 
     def state_dict(self) -> dict[str, Any]:
         """What the guard knows, and this detector of it."""
