@@ -38,7 +38,7 @@ import yaml
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = Path(__file__).parents[1] / "configs" / "callbacks" / "guard.yaml"
-STEPS = {"gan": 8000, "dcgan": 3000, "wgan_gp": 3000}  # when distances fall but slowly
+STEPS = {"gan": 6000, "dcgan": 3000, "wgan_gp": 3000}  # when distances fall but slowly
 FIRST, LAST = 600, 1600  # where faults are injected
 HEALTHY_STEPS = 8000
 NUMERIC = ("nan_gradient", "inf_gradient", "gradient_1e3", "gradient_1e6", "nan_weight", "nan_batch")

@@ -98,7 +98,7 @@ def test_a_metric_that_nobody_logs(tmp_path):
     with pytest.raises(ValueError, match="monitors 'val/fd', which nobody logs: did you mean 'val/fid'"):
         fit(tmp_path, valley, StopOnPlateau("val/fd", mode="min"))
     with pytest.raises(ValueError, match="list this callback after the one that logs it"):
-        fit(tmp_path, valley, StopOnPlateau("balance/order", every_n_steps=20), BalanceReport(every_n_steps=20))
+        fit(tmp_path, valley, StopOnPlateau("balance/order", "min", every_n_steps=20), BalanceReport(every_n_steps=20))
 
 
 @pytest.mark.parametrize(
