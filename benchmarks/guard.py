@@ -261,8 +261,8 @@ def vanishing():
         batches = [batch[0] for batch in data.train_dataloader()]
         critic = copy.deepcopy(model.discriminator)
         optimizer = torch.optim.Adam(critic.parameters(), lr=2e-4, betas=(0.5, 0.999))
-        for step in range(2001):
-            if step in (0, 1, 3, 10, 30, 100, 300, 1000, 2000):
+        for step in range(5001):
+            if step in (0, 1, 3, 10, 30, 100, 300, 1000, 2000, 5000):
                 norms = {"minimax": [], "non-saturating": []}
                 for _ in range(20):
                     logits = critic(generator(torch.randn(64, 32)))

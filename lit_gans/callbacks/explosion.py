@@ -121,7 +121,7 @@ class ExplosionDetector(Detector):
         """Begin anew."""
         self._usual: dict[str, Usual] = {}
         self._rates: dict[str, deque[float]] = {}  # the highest learning rate so far, at each update
-        self._overflows = 0
+        self._overflows = self._changes = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the trainer's guard; nothing is known of this run."""
@@ -193,9 +193,12 @@ class ExplosionDetector(Detector):
     def _rate(self, trainer: Trainer, player: Player) -> Iterator[Finding]:
         """A learning rate that somebody has multiplied, other than its schedule."""
         rate = max(float(group.get("lr", 0.0)) for group in player.optimizer.param_groups)
+        if self._changes != self.guard.rate_changes:  # the guard's own
+            self._changes = self.guard.rate_changes
+            self._rates.clear()
         past = self._rates.setdefault(player.name, deque(maxlen=200))
         highest = past[100] if len(past) == 200 else past[-1] if past else 0.0
-        scheduled = [rate for s in schedulers_of(trainer, player.optimizer) for rate in getattr(s, "_last_lr", ())]
+        scheduled = [last for s in schedulers_of(trainer, player.optimizer) for last in getattr(s, "_last_lr", ())]
         if highest and rate > _JUMP * highest and rate not in map(float, scheduled):
             advice = "Look at what sets it: a scheduler, a callback, a resumed optimizer."
             yield Finding("learning_rate", player.name, rate, highest, "the learning rate", advice)

@@ -773,3 +773,13 @@ def test_the_first_fault_after_a_stop_is_the_first(tmp_path):
     run = trainer(tmp_path, max_steps=70, callbacks=[Fault("weight", 60), ExplosionDetector(max_rollbacks=1)])
     run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(caught.value.good))
     assert run.global_step == 70
+
+
+def test_the_guards_own_changes_of_the_rate_are_no_fault(tmp_path):
+    detectors = [ExplosionDetector(window=40, lr_factor=0.05) for _ in range(2)]
+    first = fit(tmp_path, Fault(math.nan, 30), detectors[0], steps=40)
+    first.trainer.save_checkpoint(tmp_path / "half.ckpt")
+    run = trainer(tmp_path, max_steps=80, callbacks=[detectors[1]])
+    run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(tmp_path / "half.ckpt"))
+    assert [event["step"] for event in events(tmp_path)] == [30]
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-4)

@@ -157,6 +157,7 @@ class Guard:
         self._dropped: set[str] = set()
         self._open = self._started = False
         self._request: Request | None = None
+        self.rate_changes = 0
         self.streaks: dict[str, int] = {}  # updates of a player that were dropped in a row
 
     @classmethod
@@ -350,6 +351,7 @@ class Guard:
         for player in self.players.values():
             multiply_rate(trainer, player.optimizer, wanted[player.name] / self._factors.get(player.name, 1.0))
         self._factors = wanted
+        self.rate_changes += 1
         self._anchors = {player.name: anchors(trainer, player.optimizer) for player in self.players.values()}
         self.rollbacks = [past for past in self.rollbacks if self.batch - past < self.recovery.window] + [self.batch]
         for loader in _loaders(trainer):
@@ -366,6 +368,7 @@ class Guard:
                 multiply_rate(trainer, player.optimizer, 1 / factor)
                 rank_zero_info(f"step {self.step}: {player.name} has its learning rate back")
         self._factors, self._anchors = {}, {}
+        self.rate_changes += 1
 
     def _stop(self, trainer: Trainer, module: LightningModule, request: Request) -> None:
         """Keep what is for the post-mortem, and what was good to go on from."""
