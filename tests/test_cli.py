@@ -667,3 +667,25 @@ def test_a_run_that_cannot_be_saved_ends_in_a_sentence_and_two_checkpoints(tmp_p
     assert last["action"] == "stop"
     (good,) = (folder / "checkpoints").glob("*good.ckpt")
     main(["sample", str(good), "-n", "2", "-o", "x.npz"])
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("rolback", "there is no action 'rolback': did you mean 'rollback'?"),
+        ("{nam: skip}", "there is no kind 'nam': did you mean 'nan'?"),
+    ],
+)
+def test_an_action_that_does_not_exist(capsys, tmp_path, monkeypatch, action, said):
+    monkeypatch.chdir(tmp_path)
+    words = ["--trainer.callbacks+=ExplosionDetector", f"--trainer.callbacks.action={action}"]
+    assert said in refused(capsys, "fit", *SHORT, *words)
+
+
+def test_a_guard_that_is_there_twice(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configs = Path(__file__).parents[1] / "configs"
+    overlay = ["--config", configs / "callbacks/guard.yaml", "--trainer.max_steps", 2]
+    assert "there are two GradientNormMonitor" in refused(
+        capsys, "fit", "--config", configs / "quickstart.yaml", *overlay
+    )

@@ -38,9 +38,9 @@ class ExplosionDetector(Detector):
     Each is answered by an action:
 
     - ``warn`` tells, once in ``interval`` steps;
-    - ``skip`` drops the update: weights, moments, buffers and the averaged generator stay as they are. After four in a
-      row the other player waits, too. Where that cannot help, since weights are not finite or ``max_skips`` were
-      dropped in a row, it becomes ``rollback``;
+    - ``skip`` drops the update (gradients become None, which optimizers pass over): weights, moments, buffers and the
+      averaged generator stay as they are. After four in a row the other player waits, too. Where that cannot help,
+      since weights are not finite or ``max_skips`` were dropped in a row, it becomes ``rollback``;
     - ``clip`` scales the gradients down to their usual norm; where there is none, it becomes ``skip``;
     - ``rollback`` drops the update and puts back weights, buffers, averages, both optimizers, schedules and loss scale
       from a snapshot in memory; step and data go on, noise and the order of the data take another seed, and the

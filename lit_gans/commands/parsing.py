@@ -78,9 +78,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     value = re.search(r"(?:Got value|Given value): (?!NestedArg|Namespace)(.+)", message)
     if (choices := re.search(r"Literal\[([^\]]+)\]", message)) and value:
         return f"{where}: " + unknown("value", value[1].strip(), re.findall(r"'([^']+)'", choices[1]) or [choices[1]])
-    if reasons := [
-        line for line in re.findall(r"^ *- (.+)$", message, re.MULTILINE) if not line.startswith("Expected")
-    ]:
+    phrases = ("Expected", "Not a valid", "a class path", "a dict with")  # of the parser's own, beside the cause
+    if reasons := [line for line in re.findall(r"^ *- (.+)$", message, re.MULTILINE) if not line.startswith(phrases)]:
         return reasons[-1]
     expected = list(dict.fromkeys(re.findall(r"Expected (?:a |an )?(?:<class ')?([^'>\n.]+)", message)))
     if value:

@@ -68,7 +68,7 @@ class HealthLog:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.first: dict[str, int] = {}
         self._told: dict[tuple[str, str, str | None], int] = {}
-        self._summarised = False
+        self._summarised = self._written = False
 
     def open(self, trainer: Trainer) -> None:
         """Make the file, so that an empty one says that nothing was found."""
@@ -91,6 +91,7 @@ class HealthLog:
         if self.path is not None and trainer.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(event.line() + "\n")
+            self._written = True
         batches = trainer.fit_loop.epoch_loop._batches_that_stepped
         of_kind = sum(count for (kind, _), count in self.counts.items() if kind == event.kind)
         of_action = sum(count for (_, action), count in self.counts.items() if action == event.action)
@@ -112,7 +113,7 @@ class HealthLog:
         for (kind, action), count in self.counts.items():
             by_kind.setdefault(kind, []).append(f"{action} × {count}")
         told = "; ".join(f"{kind} (first at step {self.first[kind]}): {', '.join(by_kind[kind])}" for kind in by_kind)
-        rank_zero_info(f"health: {told}" + ("" if self.path is None else f"; see {self.path}"))
+        rank_zero_info(f"health: {told}" + (f"; see {self.path}" if self._written else ""))
 
     def state(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
