@@ -28,7 +28,7 @@ class Usual:
         >>> for value in (1.0, 2.0, 1.0, 2.0, 1.5):
         ...     usual.add(value)
         >>> round(usual.value, 2), round(usual.deviation(150.0) / math.log(100), 2)
-        (1.5, 1.0)
+        (1.41, 1.01)
     """
 
     refresh = 10
