@@ -18,6 +18,7 @@ from lit_gans.callbacks.guard.watcher import Detector, Finding
 __all__ = ("ExplosionDetector",)
 
 _LASTING = "the gradient norm, for 50 updates,"
+_FALL = 1000.0  # nobody learns at a thousandth of the rate
 _JUMP = 10.0  # learning rates grow by less from one step to the next, in any warm-up
 
 
@@ -32,8 +33,9 @@ class ExplosionDetector(Detector):
       and of the same player's recent past: no absolute size counts;
     - ``rise``: nine tenths of the last 50 norms are more than ``rise`` times the median before;
     - ``vanish``: the same for less than one ``vanish``-th;
-    - ``learning_rate``: more than ten times what it ever was, or ever was until a hundred updates ago; a warm-up within
-      the first two hundred updates may be steeper.
+    - ``learning_rate``: without a schedule that says so, more than ten times what it ever was, or ever was until a
+      hundred updates ago (a warm-up within the first two hundred may be steeper); or less than a thousandth, as when a
+      player is frozen.
 
     Each is answered by an action:
 
@@ -199,7 +201,8 @@ class ExplosionDetector(Detector):
         past = self._rates.setdefault(player.name, deque(maxlen=200))
         highest = past[100] if len(past) == 200 else past[-1] if past else 0.0
         scheduled = [last for s in schedulers_of(trainer, player.optimizer) for last in getattr(s, "_last_lr", ())]
-        if highest and rate > _JUMP * highest and rate not in map(float, scheduled):
+        jumped = rate > _JUMP * highest or rate < highest / _FALL
+        if highest and jumped and rate not in map(float, scheduled):
             advice = "Look at what sets it: a scheduler, a callback, a resumed optimizer."
             yield Finding("learning_rate", player.name, rate, highest, "the learning rate", advice)
         else:

@@ -783,3 +783,15 @@ def test_the_guards_own_changes_of_the_rate_are_no_fault(tmp_path):
     run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(tmp_path / "half.ckpt"))
     assert [event["step"] for event in events(tmp_path)] == [30]
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-4)
+
+
+def test_a_player_that_is_frozen_by_its_rate(tmp_path):
+    class Freeze(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 40:
+                trainer.optimizers[0].param_groups[0]["lr"] = 0.0
+
+    detector = ExplosionDetector({"learning_rate": "rollback"}, snapshot_every=20, window=20)
+    record = fit(tmp_path, Freeze(), detector)
+    assert [(event["step"], event["kind"]) for event in events(tmp_path)] == [(40, "learning_rate")]
+    assert record.rates[-1][0] == pytest.approx(2e-4)
