@@ -154,6 +154,7 @@ class Guard:
         self._reading: dict[int, Reading] = {}
         self._losses: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
+        self._owners: list[tuple[str, torch.nn.Module]] = []
         self._dropped: set[str] = set()
         self._open = self._started = False
         self._request: Request | None = None
@@ -174,6 +175,7 @@ class Guard:
             guard.snapshots.clear()
             guard._buffers.clear()
             guard.players.clear()
+            guard._owners.clear()
 
     # what callbacks tell
 
@@ -210,6 +212,16 @@ class Guard:
 
     def _find_players(self, trainer: Trainer, module: LightningModule) -> None:
         self.players = {id(player.optimizer): player for player in find_players(module, trainer.optimizers)}
+        self._owners = [(path, part) for path, part in module.named_modules() if part._buffers]
+
+    def _named_buffers(self) -> dict[str, Tensor]:
+        """Buffers by name, without a walk through all modules at each step."""
+        return {
+            f"{path}.{name}".lstrip("."): buffer
+            for path, part in self._owners
+            for name, buffer in part._buffers.items()
+            if buffer is not None
+        }
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """A batch begins."""
@@ -220,7 +232,7 @@ class Guard:
         self._losses.clear()
         self._reading.clear()
         if self.recovery is not None:
-            buffers = dict(module.named_buffers())
+            buffers = self._named_buffers()
             if [x.shape for x in buffers.values()] == [x.shape for x in self._buffers.values()] and buffers:
                 torch._foreach_copy_(list(self._buffers.values()), list(buffers.values()))
             else:
@@ -316,7 +328,7 @@ class Guard:
         if not self._open and self._request is None:
             return  # another callback has done it, and nobody has asked for more since
         first, self._open = self._open, False
-        for name, buffer in module.named_buffers() if self._dropped else ():
+        for name, buffer in self._named_buffers().items() if self._dropped else ():
             owners = [p.name for p in self.players.values() if name.startswith(f"{p.name}.")]
             if name in self._buffers and (not owners or self._dropped & {*owners}):
                 buffer.copy_(self._buffers[name])

@@ -15,7 +15,7 @@ class Usual:
 
     No absolute scale enters: a healthy run may have norms of 1e-3 or of 60,000. The median and the spread, 1.4826 times
     the median absolute deviation, which is a normal distribution's standard deviation, are taken of logarithms over the
-    last ``window`` values, and anew after every tenth value.
+    last ``window`` values, and anew after every 25th value.
 
     Args:
         window: Values that the median and the spread are of.
@@ -31,7 +31,7 @@ class Usual:
         (1.41, 1.01)
     """
 
-    refresh = 10
+    refresh = 25
 
     def __init__(self, window: int = 200, warmup: int = 25, recent: int = 50, memory: int = 1000) -> None:
         self.window, self.warmup, self.recent = window, warmup, recent
