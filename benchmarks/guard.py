@@ -380,9 +380,10 @@ def plot_faults(rows, path):
         axis.set_xscale("log")
         axis.set_yticks(range(len(FAULTS)), [name.replace("_", " ") for name in FAULTS])
         axis.set_title(NAMES[model])
-        axis.set_xlabel("distance over the untouched run's (right edge: not finite)")
+        axis.set_xlim(0.7, worst * 1.3)
     axes[0].invert_yaxis()
-    axes[-1].legend(loc="lower right")
+    axes[0].legend(loc="upper right")
+    figure.supxlabel("distance over that of the untouched run (right edge: not finite)")
     figure.savefig(path, dpi=110)
 
 
