@@ -84,17 +84,11 @@ class BalanceReport(Watcher):
             )
         if self.duality_every is not None and not isinstance(pl_module, GAN):
             raise TypeError(f"the duality gap needs a lit_gans model, and {type(pl_module).__name__} is none")
-        self._sight = Sight(pl_module, trainer.world_size, self.n, self.seed)
-
-    def _due(self, every: int) -> bool:
-        return (self.guard.batch + 1) % every == 0
+        self._sight = Sight(trainer.world_size, self.n, self.seed)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Before a report, note how large the gradients are; a player may not have its turn in the very last step."""
-        if (self.guard.batch + 1) % self.every_n_steps in (
-            0,
-            *range(max(1, self.every_n_steps - 5), self.every_n_steps),
-        ):
+        """Before a report, note how large the gradients are."""
+        if self.guard.due_soon(self.every_n_steps):
             reading = self.guard.reading(optimizer)
             self._norms[reading.player.name] = reading.norm
 
@@ -105,7 +99,7 @@ class BalanceReport(Watcher):
         if self.duality_every is not None:
             self._batches.append(batch)
         self._sight.pass_by(pl_module, batch)
-        if self._due(self.every_n_steps) and not self.guard.stopped and self.steps_now(trainer):
+        if self.guard.due(self.every_n_steps) and not self.guard.stopped and self.steps_now(trainer):
             look = self._sight.look(pl_module)
             values: dict[str, Any] = {
                 "order": look.order,
@@ -117,7 +111,7 @@ class BalanceReport(Watcher):
             if {"generator", "discriminator"} <= self._norms.keys():
                 ratio = self._norms["generator"] / self._norms["discriminator"].clamp_min(1e-30)
                 values["gradient_ratio"] = ratio.item()
-            if self.duality_every is not None and self._due(self.every_n_steps * self.duality_every):
+            if self.duality_every is not None and self.guard.due(self.every_n_steps * self.duality_every):
                 values["duality_gap"] = self._duality_gap(trainer, pl_module)
             values = {f"balance/{key}": value for key, value in values.items()}
             pl_module.log_dict(values, logger=False, batch_size=1)

@@ -1,6 +1,5 @@
 """The quieter failures: saturation, collapse, oscillation, and a metric that has turned."""
 
-import difflib
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -10,13 +9,13 @@ from typing import Any, ClassVar
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from lit_gans.callbacks.guard.core import Recovery
 from lit_gans.callbacks.guard.look import Look, Sight, discriminator_of
+from lit_gans.callbacks.guard.monitored import check_logged, higher_is_better, read
 from lit_gans.callbacks.guard.watcher import Detector, Finding
-from lit_gans.metrics.evaluation import HIGHER_IS_BETTER
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
 
 __all__ = ("CollapseDetector",)
@@ -162,25 +161,15 @@ class CollapseDetector(Detector):
         if discriminator_of(pl_module) is None:
             rank_zero_info(f"CollapseDetector: {type(pl_module).__name__} has no discriminator, only images are judged")
         extractor = None if self.extractor is None else load_extractor(self.extractor)
-        self._sight = Sight(pl_module, trainer.world_size, self.n, self.seed, extractor)
+        self._sight = Sight(trainer.world_size, self.n, self.seed, extractor)
 
     # looking
-
-    def _looks_now(self) -> bool:
-        return (self.guard.batch + 1) % self.every_n_steps == 0
-
-    def _looks_soon(self) -> bool:
-        """Whether gradients count for the next look; one player may not have its turn in the very last step."""
-        return (self.guard.batch + 1) % self.every_n_steps in (
-            0,
-            *range(max(1, self.every_n_steps - 5), self.every_n_steps),
-        )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Drop what is given up; before a look, note how large the gradients are."""
         if self.guard.stopped:
             self.guard.drop(optimizer)
-        elif self._looks_soon():
+        elif self.guard.due_soon(self.every_n_steps):
             reading = self.guard.reading(optimizer)
             self._norms[reading.player.name] = reading.values(trainer)[0]
 
@@ -193,7 +182,7 @@ class CollapseDetector(Detector):
         if not self.steps_now(trainer):
             return
         guard, given_up = self.guard, self.guard.stopped
-        due = self._looks_now() and not given_up
+        due = guard.due(self.every_n_steps) and not given_up
         finding = self._look(trainer, pl_module) if due else None
         if due:
             self._norms.clear()
@@ -320,8 +309,7 @@ class CollapseDetector(Detector):
         key = self._key(trainer)
         if key is None or key not in trainer.callback_metrics:
             return
-        value = trainer.strategy.reduce(trainer.callback_metrics[key].detach().clone(), reduce_op="mean")
-        self._values.append(float(value) if isinstance(value, Tensor) else value)
+        self._values.append(read(trainer, key))
         higher = self._higher_is_better(key)
         finite = [value for value in self._values if math.isfinite(value)]
         if len(self._values) < 4 or not finite or min(finite) <= 0:
@@ -342,7 +330,7 @@ class CollapseDetector(Detector):
         return next((key for key in known if not key.endswith("_infinity")), None)
 
     def _higher_is_better(self, key: str) -> bool:
-        return key.rpartition("/")[2] in HIGHER_IS_BETTER if self.mode is None else self.mode == "max"
+        return higher_is_better(key) if self.mode is None else self.mode == "max"
 
     def _look_for_monitor(self, trainer: Trainer, validated: bool) -> None:
         """Say once, early, that the monitored metric is not there.
@@ -352,12 +340,8 @@ class CollapseDetector(Detector):
         """
         if self._looked_for_monitor or self.monitor in (None, "auto") or (trainer.enable_validation and not validated):
             return
-        known = [str(key) for key in trainer.callback_metrics]
         self._looked_for_monitor = True
-        if self.monitor not in known:
-            near = difflib.get_close_matches(str(self.monitor), known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
-            raise ValueError(f"CollapseDetector monitors {self.monitor!r}, which nobody logs: {hint}")
+        check_logged(trainer, self, str(self.monitor))
 
     # state
 

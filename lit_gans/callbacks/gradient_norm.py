@@ -67,6 +67,7 @@ class GradientNormMonitor(Watcher):
                 f"input_every looks at module.discriminator's gradient, and {type(pl_module).__name__} has no "
                 "generator and discriminator: leave it out"
             )
+        self._sight = Sight(trainer.world_size)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the players, and ask to be called after each of their steps."""
@@ -117,7 +118,7 @@ class GradientNormMonitor(Watcher):
         """Log all in one call."""
         if self._logs_now(trainer):
             if self.input_every is not None and self._looks % self.input_every == 0:
-                real, fake = Sight(pl_module, trainer.world_size).input_gradients(pl_module, batch)
+                real, fake = self._sight.input_gradients(pl_module, batch)
                 self._values |= {"input_grad_norm/real": real, "input_grad_norm/fake": fake}
             self._looks += 1
             if self._values:

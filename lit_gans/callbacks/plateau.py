@@ -1,6 +1,5 @@
 """A stop rule for games, whose losses say nothing of quality."""
 
-import difflib
 import math
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_gans.metrics.evaluation import HIGHER_IS_BETTER
+from lit_gans.callbacks.guard.monitored import check_logged, higher_is_better, read
 
 __all__ = ("StopOnPlateau",)
 
@@ -60,10 +59,10 @@ class StopOnPlateau(Callback):
         if not min_delta >= 0:
             raise ValueError(f"min_delta must not be negative, got {min_delta}")
         self.monitor, self.looks, self.patience, self.min_delta = monitor, looks, patience, min_delta
-        name = monitor.rpartition("/")[2]
-        if mode is None and name not in HIGHER_IS_BETTER and not re.search("fid|fd_|kid|mmd|loss|gap", name):
+        higher = higher_is_better(monitor)
+        if mode is None and not higher and not re.search("fid|fd_|kid|mmd|loss|gap", monitor.rpartition("/")[2]):
             raise ValueError(f"StopOnPlateau does not know which {monitor} is better: give mode='min' or 'max'")
-        self.mode = mode or ("max" if name in HIGHER_IS_BETTER else "min")
+        self.mode = mode or ("max" if higher else "min")
         self.in_validation = not monitor.startswith(("balance/", "train/"))
         self.every_n_steps, self.dirpath = every_n_steps, dirpath
         self._forget()
@@ -99,15 +98,9 @@ class StopOnPlateau(Callback):
             self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
-        if self.monitor not in trainer.callback_metrics:
-            known = [str(key) for key in trainer.callback_metrics]
-            near = difflib.get_close_matches(self.monitor, known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
-            if not self.in_validation:
-                hint += ", or list this callback after the one that logs it"
-            raise ValueError(f"StopOnPlateau monitors {self.monitor!r}, which nobody logs: {hint}")
-        logged = trainer.callback_metrics[self.monitor].detach().clone()
-        value = float(trainer.strategy.reduce(logged, reduce_op="mean"))
+        hint = "" if self.in_validation else ", or list this callback after the one that logs it"
+        check_logged(trainer, self, self.monitor, hint)
+        value = read(trainer, self.monitor)
         sign = 1 if self.mode == "min" else -1
         now = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # counted after both hooks
         if not math.isnan(value) and (math.isnan(self.best) or sign * (self.best - value) > self.min_delta):

@@ -269,7 +269,7 @@ def test_looks_leave_everything_as_it_was(tmp_path):
     before, state = weights(model), torch.get_rng_state()
     model.reseed(1)
     noise = model.rng.get_state()
-    look_at(Sight(model, 1), model, batch)
+    look_at(Sight(1), model, batch)
     assert same(before, weights(model))
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(noise, model.rng.get_state())
@@ -279,7 +279,7 @@ def test_looks_leave_everything_as_it_was(tmp_path):
 def test_what_is_seen_against_a_count_by_hand():
     model = build("GAN")
     batch = next(iter(loader(64, 32)))
-    look = look_at(Sight(model, 1, n=32), model, batch)
+    look = look_at(Sight(1, n=32), model, batch)
     with torch.no_grad():
         z, _ = model.draw_inputs(32, seed=0)
         fake, real = model.generator(z), batch[0]
@@ -297,7 +297,7 @@ def test_what_is_seen_against_a_count_by_hand():
 def test_pairs_of_one_class_are_compared():
     model = build("CGAN")
     batch = next(iter(loader(64, 32)))
-    look = look_at(Sight(model, 1, n=32), model, batch)
+    look = look_at(Sight(1, n=32), model, batch)
     with torch.no_grad():
         z, y = model.draw_inputs(32, seed=0)
         fake = model.generator(z, y)

@@ -351,7 +351,9 @@ def test_a_loader_that_cannot_be_looked_into_is_checked_at_its_first_batch(tmp_p
 def test_training_again_in_double_precision(tmp_path):
     model = build("GAN")
     for _ in range(2):
-        trainer(tmp_path, max_steps=2, precision="64-true").fit(model, loader())
+        run = trainer(tmp_path, max_steps=2, precision="64-true")
+        run.fit(model, loader())
+        assert run.global_step == 2
 
 
 def test_labels_are_compared_with_the_data_that_are_trained_on(tmp_path):
@@ -359,3 +361,4 @@ def test_labels_are_compared_with_the_data_that_are_trained_on(tmp_path):
     seven = ImageDataModule("fake", image_size=SIDE, channels=1, fake_length=16, fake_classes=7, batch_size=4)
     run.fit(build("GAN"), seven)
     run.fit(build("CGAN"), loader())  # of three classes
+    assert run.state.finished

@@ -273,6 +273,14 @@ class Guard:
 
     # what callbacks ask for
 
+    def due(self, every: int) -> bool:
+        """Whether this batch is an ``every``-th one."""
+        return (self.batch + 1) % every == 0
+
+    def due_soon(self, every: int) -> bool:
+        """The same, or at most five batches before: a player may not have its turn in the very last."""
+        return -(self.batch + 1) % every <= 5
+
     @property
     def stopped(self) -> bool:
         """Whether this step is given up already."""

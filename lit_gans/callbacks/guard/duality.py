@@ -1,7 +1,7 @@
 """Duality gap: Grnarova et al. 2019, "A domain agnostic measure for monitoring and evaluating GANs", NeurIPS."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ def duality_gap(
 
     (equation 1), with M the value of the game, ``discriminator_loss`` negated, the paper's own penalty included,
     ``regularizers`` not. The worst-case players are copies, trained for ``steps`` steps of Adam with ``d_lr`` and
-    ``g_lr`` from where the players stand
-    (section 4). M is then taken on data that they were not trained on. The model, its buffers and all random numbers
-    are left as they were. Zero at an equilibrium; without one it grows with ``steps``, so compare only equal numbers.
+    ``g_lr`` from where the players stand (section 4). M is then taken on data that they were not trained on. The model,
+    its buffers and all random numbers are left as they were. Zero at an equilibrium; without one it grows with
+    ``steps``, so compare only equal numbers.
 
     Args:
         model: Its losses define the game.
@@ -67,16 +67,14 @@ def train(
     """Move a copy of a player so that the value falls (sign 1) or rises (sign -1)."""
     parameters = [parameter.requires_grad_() for parameter in network.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=model.betas)
-    project: Callable[[Tensor], Tensor] | None = None
-    if (clip := getattr(model, "clip", None)) is not None and network is model.discriminator:  # WGAN's critic
-        project = lambda p: p.clamp_(-clip, clip)  # noqa: E731
+    clip = getattr(model, "clip", None) if network is model.discriminator else None  # of WGAN's critic
     for step in range(steps):
         real, y = batches[step % len(batches)]
         gradients = torch.autograd.grad(sign * value(model, real, y, seed=step), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-        if project is not None:
+        if clip is not None:
             with torch.no_grad():
                 for parameter in parameters:
-                    project(parameter)
+                    parameter.clamp_(-clip, clip)

@@ -46,18 +46,17 @@ class Look:
 class Sight:
     """Looks at a module with always the same latents.
 
+    The module is one of ``lit_gans``, or any with ``sample(n)``; its discriminator is looked at, if it has one that
+    takes images alone.
+
     Args:
-        module: One of ``lit_gans``, or any with ``sample(n)``; its discriminator is looked at, if it has one that takes
-            images alone.
         world_size: Number of ranks, whose looks are averaged.
         n: Number of images.
         seed: Of the latents.
         extractor: Sees features and, if it has some, classes; without one, pixels are compared.
     """
 
-    def __init__(
-        self, module: Any, world_size: int, n: int = 32, seed: int = 0, extractor: FeatureExtractor | None = None
-    ) -> None:
+    def __init__(self, world_size: int, n: int = 32, seed: int = 0, extractor: FeatureExtractor | None = None) -> None:
         self.n, self.seed, self.extractor, self.world_size = n, seed, extractor, world_size
         self._inputs: tuple[Tensor, Tensor | None] | None = None
         self._batches: deque[Any] = deque(maxlen=1)

@@ -71,19 +71,18 @@ class Snapshots:
         """
         while len(self._held) > 1 and self._held[-1][0] > before:
             self._held.pop()
-        step, held = self._held[-1]
-        state = copy.deepcopy(held)  # optimizers and schedules keep what they are given, and would train on in it
+        step, state = self._held[-1]
         module.load_state_dict(state["module"])
         for name, buffer in module.named_buffers():
             if name in state["buffers"]:
                 buffer.copy_(state["buffers"][name])
         for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict(copy.deepcopy(saved))  # it keeps what it is given, and would train on in it
         for config, saved in zip(trainer.lr_scheduler_configs, state["schedulers"], strict=True):
-            config.scheduler.load_state_dict(saved)
+            config.scheduler.load_state_dict(copy.deepcopy(saved))
         if state["precision"]:
             trainer.precision_plugin.load_state_dict(state["precision"])
-        return step, state["note"]
+        return step, copy.deepcopy(state["note"])
 
     def clear(self) -> None:
         """Free the memory."""
