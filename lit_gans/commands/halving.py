@@ -27,9 +27,8 @@ from lightning import Callback, LightningModule, Trainer
 from lit_gans.cli import fail
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser, explain, options_of
-from lit_gans.commands.training import DEFAULT_STEPS, NOISE, TRAINER_DEFAULTS, CommandLine
+from lit_gans.commands.training import DEFAULT_STEPS, NOISE, CommandLine, run
 from lit_gans.data import ImageDataModule
-from lit_gans.models import GAN
 
 __all__ = (
     "OptunaSampler",
@@ -297,26 +296,11 @@ class Watch(Callback):
         self.finite = all(bool(parameter.isfinite().all()) for parameter in pl_module.parameters())
 
 
-def command_line(
-    kind: type[CommandLine], words: list[str], *callbacks: Callback, parser: type[Parser] = Parser
-) -> CommandLine:
-    """``fit`` on these words."""
+def fit(words: list[str], *callbacks: Callback, **others: Any) -> CommandLine:
+    """``fit`` on these words, without warnings of what is meant so."""
     for message in (*NOISE, *TOLD):
         warnings.filterwarnings("ignore", message)
-    try:
-        return kind(
-            GAN,
-            ImageDataModule,
-            save_config_callback=None,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": list(callbacks)},
-            seed_everything_default=0,
-            parser_class=parser,
-            subclass_mode_model=True,
-            auto_configure_optimizers=False,
-            args=["fit", *words],
-        )
-    except ValueError as error:  # raised by a class while jsonargparse built it, wrapped in pages of its own
-        raise UserError(explain(str(error))) if "Does not validate" in str(error) else error from None
+    return run("fit", words, *callbacks, **others)
 
 
 def understood(words: list[str], others: Sequence[str] = ()) -> dict[str, Any]:
@@ -331,7 +315,7 @@ def understood(words: list[str], others: Sequence[str] = ()) -> dict[str, Any]:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             fail(explain(message, [*options_of(self), *others]))
 
-    config: dict[str, Any] = yaml.safe_load(command_line(Rehearsal, words, parser=Both).config_text())
+    config: dict[str, Any] = yaml.safe_load(fit(words, kind=Rehearsal, parser=Both).config_text())
     trainer = config["trainer"]
     if (trainer["max_steps"], trainer["max_epochs"], trainer["max_time"]) == (-1, None, None):
         trainer["max_steps"] = DEFAULT_STEPS
@@ -362,8 +346,8 @@ def train(words: list[str], folder: Path, monitor: str | None, outcome: Outcome)
     watch = Watch()
     try:
         with quiet():
-            run = command_line(CommandLine, words, watch)
-        outcome.checkpoint = str(run.run_folder / "checkpoints" / "last.ckpt")
+            done = fit(words, watch)
+        outcome.checkpoint = str(done.run_folder / "checkpoints" / "last.ckpt")
         if monitor is not None and monitor not in watch.metrics:
             measured = ", ".join(sorted(watch.metrics)) or "nothing"
             raise UserError(f"the monitor {monitor} was not measured by step {watch.steps}; measured was {measured}")

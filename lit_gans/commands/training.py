@@ -54,25 +54,39 @@ def main(command: str, words: list[str]) -> None:
     )
     if command != "fit":
         words = model_of_checkpoint(words) + words
+    run(command, words)
+
+
+def run(
+    command: str,
+    words: list[str],
+    *callbacks: Callback,
+    kind: "type[CommandLine] | None" = None,
+    parser: type[Parser] = Parser,
+) -> "CommandLine":
+    """Parse, build, and call the trainer.
+
+    Args:
+        command: One of Lightning's.
+        words: That follow it.
+        callbacks: Besides those of the words.
+        kind: The command line, if another than ``CommandLine``.
+        parser: What reads the words.
+    """
     try:
-        run(command, words)
+        return (kind or CommandLine)(
+            GAN,
+            ImageDataModule,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS | ({"callbacks": list(callbacks)} if callbacks else {}),
+            seed_everything_default=0,
+            parser_class=parser,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            args=[command, *words],
+        )
     except ValueError as error:  # raised by a class while jsonargparse built it, wrapped in pages of its own
         raise UserError(explain(str(error))) if "Does not validate" in str(error) else error from None
-
-
-def run(command: str, words: list[str]) -> None:
-    """Parse, build, and call the trainer."""
-    CommandLine(
-        GAN,
-        ImageDataModule,
-        save_config_callback=None,
-        trainer_defaults=dict(TRAINER_DEFAULTS),
-        seed_everything_default=0,
-        parser_class=Parser,
-        subclass_mode_model=True,
-        auto_configure_optimizers=False,
-        args=[command, *words],
-    )
 
 
 class CommandLine(LightningCLI):
