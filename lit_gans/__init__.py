@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lit_gans.data import ImageDataModule
     from lit_gans.metrics import ClassStatistics, FrechetDistance, InceptionScore, KernelDistance, PrecisionRecall
     from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
+    from lit_gans.strategies import GANDDPStrategy
 
 _ROOM_OF = {
     "BalanceReport": "callbacks",
@@ -33,6 +34,7 @@ _ROOM_OF = {
     "ExplosionDetector": "callbacks",
     "FrechetDistance": "metrics",
     "GAN": "models",
+    "GANDDPStrategy": "strategies",
     "GenerativeMetrics": "callbacks",
     "GradientNormMonitor": "callbacks",
     "ImageDataModule": "data",
@@ -60,6 +62,7 @@ __all__ = (
     "CollapseDetector",
     "ExplosionDetector",
     "FrechetDistance",
+    "GANDDPStrategy",
     "GenerativeMetrics",
     "GradientNormMonitor",
     "ImageDataModule",

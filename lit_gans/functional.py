@@ -9,6 +9,7 @@ from torch import Tensor
 
 __all__ = (
     "clip_grad_adaptive_",
+    "input_gradient",
     "input_gradient_norm",
     "interpolate",
     "mix_seed",
@@ -21,7 +22,7 @@ def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | No
     """Norm of the critic's gradient at each input, differentiable with respect to the critic's parameters.
 
     Computed in float32 whatever the autocast mode: the square of a half-precision gradient overflows. A critic that
-    answers with a patch map is taken as the mean of its map.
+    answers with a patch map is taken as the mean of its map. Compiled where the critic is a method of a model that is.
 
     Args:
         critic: ``critic(x)`` or ``critic(x, y)`` → logits, first dimension N.
@@ -37,9 +38,25 @@ def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | No
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-        logits = critic(x) if y is None else critic(x, y)
-        (gradient,) = torch.autograd.grad(logits.reshape(len(x), -1).mean(1).sum(), x, create_graph=True)
+        compiled = getattr(getattr(critic, "__self__", None), "compiled_input_gradient", None)
+        gradient = (compiled or input_gradient)(critic, x, y)
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+
+
+def input_gradient(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Gradient of the critic's mean answer to each input, itself differentiable.
+
+    Args:
+        critic: As for ``input_gradient_norm``.
+        x: Shape (N, ...); requires gradients.
+        y: Labels of shape (N,), passed on where given.
+
+    Returns:
+        Shape of ``x``.
+    """
+    logits = critic(x) if y is None else critic(x, y)
+    (gradient,) = torch.autograd.grad(logits.reshape(len(x), -1).mean(1).sum(), x, create_graph=True)
+    return gradient
 
 
 def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -155,7 +155,7 @@ def test_checkpoints_are_the_last_and_the_best(trained):
     best = load(trained / "checkpoints/best.ckpt")
     assert len(validated) == 2
     assert best["global_step"] == validated["step"][validated["vald_loss"].argmin()] + 1
-    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (trained / "checkpoints").glob("*.ckpt")) == ["best.ckpt", "last.ckpt"]
 
 
 def test_checkpoints_and_grids_come_as_often_as_asked(tmp_path, monkeypatch):

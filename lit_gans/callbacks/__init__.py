@@ -11,6 +11,7 @@ from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.replicas import ReplicaCheck
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.samples import SampleGrid
+from lit_gans.callbacks.signals import StopOnSignal
 
 __all__ = (
     "BalanceReport",
@@ -25,5 +26,6 @@ __all__ = (
     "SampleGrid",
     "SaveConfig",
     "StopOnPlateau",
+    "StopOnSignal",
     "TrainingDiverged",
 )

@@ -1,5 +1,6 @@
 """What a run leaves behind: its resolved config, its last state, its best."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,42 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from lit_gans.callbacks.progress_state import after_validation, in_step, settle, validation_due
 
 __all__ = ("BestCheckpoint", "LastCheckpoint", "SaveConfig")
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keep ``last.ckpt``: every ``every_n_train_steps`` steps, at an exception, and at the end.
+class _Checkpoint(ModelCheckpoint):
+    """A file that could not be written is told of and tried again at the next turn; training goes on."""
 
-    With several processes, of the exceptions only a termination by signal is saved: the others reach one process alone.
+    _failed = False
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        state = self._last_global_step_saved, self._last_checkpoint_saved
+        error = None
+        try:
+            super()._save_checkpoint(trainer, filepath)
+        except OSError as failure:  # on the one process that writes: the others wait at this barrier
+            error = str(failure)
+            trainer.strategy.barrier("Trainer.save_checkpoint")
+        error = trainer.strategy.broadcast(error)
+        self._failed = error is not None
+        if self._failed:
+            self._last_global_step_saved, self._last_checkpoint_saved = state
+            rank_zero_warn(f"no checkpoint at step {trainer.global_step}, the one before is untouched: {error}")
+
+
+class LastCheckpoint(_Checkpoint):
+    """Keep ``last.ckpt``: every ``every_n_train_steps`` steps, at a signal, at an exception, and at the end.
+
+    A validation that is due at such a step comes first, so that resuming finds it done. An exception in the middle of
+    a step, when weights or buffers may have changed, leaves a state from which nothing goes on exactly: it is written
+    to ``exception.ckpt``, and the last whole state stays where it is. With several processes an exception that reaches
+    one of them alone is not saved.
 
     Args:
         dirpath: Folder of the file; Lightning's choice if left out.
@@ -31,27 +58,58 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_exception=True,
             enable_version_counter=False,
         )
+        self._due = False
+        self._began_at = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note where the first step begins."""
+        self._began_at = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, and after the last step: resuming from a later moment, Lightning skips an epoch."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.global_step == trainer.max_steps:
-            self.on_train_end(trainer, pl_module)
+        step = self._began_at = trainer.global_step
+        last = step == trainer.max_steps or trainer.received_sigterm
+        self._due = step % self._every_n_train_steps == 0 or last
+        if self._due and not validation_due(trainer):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what was put off."""
+        if self._due:
+            with after_validation(trainer):
+                self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the state as it is."""
+        self._due = False
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save where it stands; of several processes only if all stop, since one alone would wait for the others."""
-        if trainer.world_size == 1 or isinstance(exception, SIGTERMException):
-            super().on_exception(trainer, pl_module, exception)
+        if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
+            return
+        if not self._should_save_on_exception(trainer) or self._should_skip_saving_checkpoint(trainer):
+            return
+        step, whole = trainer.global_step, not in_step(trainer)
+        untouched = step == self._began_at and not any(buffer.is_floating_point() for buffer in pl_module.buffers())
+        folder = Path(self.dirpath or trainer.default_root_dir)
+        if whole or untouched:
+            settle(trainer)
+        name = "last.ckpt" if whole or untouched else "exception.ckpt"
+        self._save_checkpoint(trainer, str(folder / name))
+        if not self._failed:
+            middle = "" if whole or untouched else "the middle of "
+            rank_zero_info(f"{type(exception).__name__}: {folder / name} holds the state at {middle}step {step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""
-        if self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+        self.save(trainer)
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(_Checkpoint):
     """Keep ``best.ckpt``, the state with the best value of a metric of the validation loop.
 
     Args:
@@ -62,6 +120,13 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, monitor: str, mode: str = "min", dirpath: str | None = None) -> None:
         super().__init__(dirpath=dirpath, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+
+    def _update_best_and_save(self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        record = copy.copy(self.__dict__) | {"best_k_models": dict(self.best_k_models)}
+        with after_validation(trainer):
+            super()._update_best_and_save(current, trainer, monitor_candidates)
+        if self._failed:  # the record holds only for what is on the disk
+            self.__dict__.update(record)
 
 
 class SaveConfig(Callback):

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,21 +13,27 @@ from jsonargparse import Namespace
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_gans.callbacks import SampleGrid
+from lit_gans.callbacks.logs import LogPosition
 from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
+from lit_gans.callbacks.signals import StopOnSignal
 from lit_gans.commands.checkpoint import read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser, explain
+from lit_gans.commands.resuming import changes, claim_version, lock, newest_checkpoint, newest_version, next_version
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
+from lit_gans.plugins import AppendingCSVLogger
 
 __all__ = ("CommandLine", "main")
 
 DEFAULT_STEPS = 10_000
+REQUEUE = 10  # SIGUSR1, by which SLURM warns a job of its end
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data module's loader deals the samples out to ranks itself
     "num_sanity_val_steps": 0,
@@ -42,6 +49,7 @@ NOISE = (  # warnings about what is meant so
     ".*exists and is not empty.*",
     ".*is smaller than the logging interval.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*dirpath has changed from.*",
 )
 
 
@@ -92,6 +100,8 @@ def run(
 class CommandLine(LightningCLI):
     """LightningCLI with a run folder, and without its surprises."""
 
+    resumed: dict[str, Any] | None = None  # the checkpoint that the run of this folder goes on from
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The methods of Trainer that are commands."""
@@ -101,6 +111,11 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of our own."""
         parser.add_argument("--checkpoint_every", type=int, default=1000, help="steps between two writes of last.ckpt")
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with the newest run of this model and data, in its folder; begin one if there is none",
+        )
         parser.add_argument("--sample_every", type=int, default=500, help="steps between two sample grids")
         parser.add_argument("--monitor", type=str | None, default=None, help="metric that best.ckpt is judged by")
         parser.add_argument(
@@ -115,7 +130,7 @@ class CommandLine(LightningCLI):
         """Resuming: the config wins over the arguments in the checkpoint; differences are told, not merged."""
         options = self.config[self.config.subcommand]
         path = options.get("ckpt_path")
-        if not path or self.config.subcommand != "fit" or path in ("last", "best", "hpc"):
+        if not path or self.config.subcommand != "fit" or path == "last" or Path(path).is_dir():
             return
         checkpoint = read_checkpoint(path)
         saved, wrote = checkpoint.get("hyper_parameters", {}), checkpoint["lit_gans"]["class_path"]
@@ -137,13 +152,60 @@ class CommandLine(LightningCLI):
             options.trainer.val_check_interval = None if every == TRAINER_DEFAULTS["val_check_interval"] else every
         root = Path(options.trainer.default_root_dir)
         name = f"{options.model.class_path.rpartition('.')[2]}-{options.data.dataset}".lower()
-        self.run_folder = (claim_version if self.subcommand == "fit" else next_version)(root / name)
+        self.run_folder = self.choose_folder(root / name) if self.subcommand == "fit" else next_version(root / name)
         logger = options.trainer.logger
         for entry in logger if isinstance(logger, list) else [logger]:
             if isinstance(entry, Namespace) and Path(entry.init_args.get("save_dir") or ".") in (Path("."), root):
                 entry.init_args["save_dir"] = str(self.run_folder)
                 if entry.class_path.endswith(("CSVLogger", "TensorBoardLogger")):
                     entry.init_args["name"] = entry.init_args["version"] = ""
+                if entry.class_path.endswith(".CSVLogger"):
+                    entry.class_path = "lit_gans.plugins.AppendingCSVLogger"
+                if entry.class_path.endswith(".WandbLogger") and self.resumed:
+                    entry.init_args["id"], entry.init_args["resume"] = self.resumed["logs"].get("wandb"), "allow"
+        self.tell_changes()
+
+    def choose_folder(self, root: Path) -> Path:
+        """The folder of this run: a new one, or that of the run it goes on with, whose logs are cut back to then."""
+        options = self.config[str(self.subcommand)]
+        given = Path(options.ckpt_path) if options.ckpt_path and Path(options.ckpt_path).is_dir() else None
+        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        if not (options.resume or restarted or given or options.ckpt_path == "last"):
+            folder = claim_version(root)
+            lock(folder)
+            return folder
+        options.ckpt_path = None
+        folder = given or newest_version(root) or claim_version(root)
+        lock(folder)
+        found = newest_checkpoint(folder)
+        if found is None:
+            if given:
+                raise UserError(f"{given} holds no checkpoint to go on from")
+            rank_zero_info(f"resume: there is no checkpoint in {folder} yet, the run begins")
+            self.cut_logs(folder, {"lengths": {}})
+            return folder
+        path, checkpoint = found
+        rank_zero_info(f"resume: {path}, step {checkpoint['global_step']}")
+        self.cut_logs(folder, checkpoint.get("logs", {"lengths": {}}))
+        options.ckpt_path, self.resumed = str(path), checkpoint
+        return folder
+
+    @staticmethod
+    @rank_zero_only
+    def cut_logs(folder: Path, position: dict[str, Any]) -> None:
+        """Have the logs end where the checkpoint stands."""
+        LogPosition.cut_back(folder, position)
+
+    def tell_changes(self) -> None:
+        """One line for each option that is not what it was; refuse another model."""
+        if self.resumed is None:
+            return
+        options = self.config[str(self.subcommand)]
+        wrote, asked = self.resumed.get("lit_gans", {}).get("class_path", "a foreign model"), options.model.class_path
+        if wrote.rpartition(".")[2] != asked.rpartition(".")[2]:
+            raise UserError(f"{self.run_folder} is a run of {wrote}, the config asks for {asked}")
+        for change in changes(self.run_folder, self.config_text()):
+            rank_zero_info(f"resume: {change}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what a user gets without asking, where the config brings none of its kind."""
@@ -160,7 +222,10 @@ class CommandLine(LightningCLI):
     def default_loggers(self) -> list[Logger]:
         """TensorBoard and CSV, side by side in the run folder."""
         folder = str(self.run_folder)
-        return [TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="", version="")]
+        return [
+            TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+            AppendingCSVLogger(folder, name="", version=""),
+        ]
 
     def callbacks(self, options: Namespace, given: Any) -> list[Callback]:
         """Those of the config, and ours where the config has none of that kind."""
@@ -171,11 +236,12 @@ class CommandLine(LightningCLI):
             ours.append(OptionsOfConfig())
         if trainer.enable_progress_bar is not False:
             ours.append(GameProgressBar())
+        ours += [StopOnSignal(), LogPosition(folder)]
         ours.append(SampleGrid(every_n_steps=options.sample_every, dirpath=str(folder / "samples")))
         if trainer.enable_checkpointing is not False:
-            ours.append(LastCheckpoint(str(folder / "checkpoints"), options.checkpoint_every))
             if options.monitor is not None:
                 ours.append(BestCheckpoint(options.monitor, options.monitor_mode, str(folder / "checkpoints")))
+            ours.append(LastCheckpoint(str(folder / "checkpoints"), options.checkpoint_every))
         names = [type(callback).__name__ for callback in callbacks if callback.state_key == type(callback).__qualname__]
         for name in (name for name in names if names.count(name) > 1):
             raise UserError(
@@ -187,41 +253,72 @@ class CommandLine(LightningCLI):
     def config_text(self) -> str:
         """The resolved config, as it can be given to ``--config``."""
         parser = self._parser(self.subcommand)
-        return parser.dump(self.config[str(self.subcommand)], skip_none=False, format="yaml")
+        config = self.config[str(self.subcommand)].clone()
+        if self.subcommand == "fit" and self.resumed is not None:  # the config of the run, not of this part of it
+            config.resume, config.ckpt_path = False, None
+        return parser.dump(config, skip_none=False, format="yaml")
 
     def fit(self, **kwargs: Any) -> None:
         """Train, and say where the results are."""
-        self.trainer.fit(**kwargs)
-        rank_zero_info(f"run folder: {self.run_folder}")
+        self.tell_start()
+        try:
+            self.trainer.fit(**kwargs)
+        except SIGTERMException as left:
+            if left.code == 128 + REQUEUE and "SLURM_JOB_ID" in os.environ:
+                requeue()
+            raise
+        finally:
+            rank_zero_info(f"run folder: {self.run_folder}")
+
+    def tell_start(self) -> None:
+        """What trains, on what, and which of the options that change speed and precision are on."""
+        trainer, model = self.trainer, self.model
+        processes = f"{trainer.world_size} process{'es' * (trainer.world_size > 1)}"
+        switches = {"compile": model.hparams.get("compile"), "channels_last": model.hparams.get("channels_last")}
+        rank_zero_info(
+            f"{type(model).__name__} on {trainer.strategy.root_device.type}, {processes}, "
+            f"{type(trainer.strategy).__name__}, precision {trainer.precision}, "
+            + ", ".join(f"{name} {'on' if value else 'off'}" for name, value in switches.items())
+        )
 
 
 class OptionsOfConfig(Callback):
-    """After resuming, optimizers have the options of the config, not those of the checkpoint; schedules go on."""
+    """After resuming, optimizers have the options of the config, not those of the checkpoint; schedules go on.
+
+    A schedule goes on from where it was, with its learning rates in the proportion of the config's to those before.
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace what Lightning restored with the optimizers' states."""
-        scheduled = [config.scheduler.optimizer for config in trainer.lr_scheduler_configs]
+        schedulers = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
         for optimizer in trainer.optimizers:
-            keep = {"lr"} if optimizer in scheduled else set()
+            scheduler: Any = schedulers.get(id(optimizer))
             for group in optimizer.param_groups:
-                group.update({key: value for key, value in optimizer.defaults.items() if key not in keep})
+                options = {key: value for key, value in optimizer.defaults.items() if key != "lr"}
+                before, now = group.get("initial_lr", group["lr"]), optimizer.defaults["lr"]
+                if scheduler is None:
+                    options["lr"] = now
+                elif before and before != now:
+                    options |= {"initial_lr": now, "lr": group["lr"] * now / before}
+                    rescale(scheduler, now / before)
+                group.update(options)
 
 
-def next_version(folder: Path) -> Path:
-    """``folder/version_<n>`` with the first n above those taken."""
-    taken = [int(path.name.removeprefix("version_")) for path in folder.glob("version_*") if path.name[8:].isdigit()]
-    return folder / f"version_{max(taken, default=-1) + 1}"
+def rescale(scheduler: Any, ratio: float) -> None:
+    """Multiply what a schedule, or those it is made of, starts from."""
+    scheduler.base_lrs = [lr * ratio for lr in getattr(scheduler, "base_lrs", [])]
+    for part in getattr(scheduler, "_schedulers", []):
+        rescale(part, ratio)
 
 
-def claim_version(folder: Path) -> Path:
-    """The folder of the next version, made here and now, so that no other run takes it; by the first rank alone."""
-    while True:
-        path = next_version(folder)
-        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return path
-        with suppress(FileExistsError):
-            path.mkdir(parents=True)
-            return path
+def requeue() -> None:
+    """Have SLURM start this job again."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        done = subprocess.run(["scontrol", "requeue", job], check=False, capture_output=True, text=True)
+        failed = f" failed: {done.stderr.strip()}" if done.returncode else ""
+        rank_zero_info(f"scontrol requeue {job}{failed}")
 
 
 def model_of_checkpoint(words: list[str]) -> list[str]:

@@ -70,7 +70,7 @@ class ResumableLoader:
         self.num_workers = num_workers
         self.epoch = 0
         self.n_out = 0
-        self.offset = self._next_offset = 0
+        self.offset = self._next_offset = self._last_offset = 0
         self._resumed = False
         if self.drop_last and len(self) == 0:
             ranks = f" on each of {world} ranks" if world > 1 else ""
@@ -151,11 +151,18 @@ class ResumableLoader:
         """Make ``epoch`` the next one; naming the current one keeps the position, so that a resumed epoch goes on."""
         if epoch != self.epoch:
             self.epoch, self.n_out, self._resumed = epoch, 0, False
-            self.offset = self._next_offset
+            self._last_offset, self.offset = self.offset, self._next_offset
 
     def reorder(self) -> None:
         """Have another order, and other flips, from the next epoch on, as if of another seed."""
         self._next_offset += 1
+
+    def step_back(self) -> None:
+        """Count the last batch as not given out, for a state that is saved before anything was done with it."""
+        if self.n_out:
+            self.n_out -= 1
+        elif self.epoch:
+            self.epoch, self.n_out, self.offset = self.epoch - 1, len(self) - 1, self._last_offset
 
     def state_dict(self) -> dict[str, int]:
         """The position: the epoch, how many of its images all ranks together have seen, and reorderings if any."""

@@ -66,10 +66,11 @@ class GAN(TwoPlayerModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One batch, one step on every axis: an update of D and, at every ``n_critic``-th, one of G."""
         step = self.trainer.global_step
-        real, y = self.unpack_batch(batch)
+        real, y = self.images_and_labels(batch)
         self.reseed(step)
-        self.images_seen += len(real) * self.trainer.world_size
+        self.reseed_global()
         terms = {"discriminator": self.update("discriminator", *self.rounds("discriminator", real, y, step))}
+        self.images_seen += len(real) * self.trainer.world_size
         if (step + 1) % self.n_critic == 0:
             terms["generator"] = self.update("generator", *self.rounds("generator", real, y, step))
             self.update_ema(len(real) * self.trainer.world_size * self.n_critic)
@@ -138,7 +139,7 @@ class GAN(TwoPlayerModule):
 
     def log_losses(self, prefix: str, batch: Any, batch_idx: int) -> None:
         """Play a round without learning from it, with noise of its own."""
-        real, y = self.unpack_batch(batch)
+        real, y = self.images_and_labels(batch)
         self.reseed(batch_idx, -1)
         for player in PLAYERS:
             with torch.inference_mode(False):  # a gradient penalty differentiates, here too

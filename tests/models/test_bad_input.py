@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from lightning import LightningDataModule
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from lightning.pytorch.plugins import TorchSyncBatchNorm
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from toys import (
@@ -29,6 +31,7 @@ from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN, WGANGP, NormClip
 from lit_gans.models.mechanics.checks import check_strategy
 from lit_gans.regularizers import R1
+from lit_gans.strategies import BatchNormSync, GANDDPStrategy
 
 
 class Answer(nn.Module):
@@ -199,26 +202,40 @@ def test_plain_ddp_is_made_fit(penalised):
     assert strategy._ddp_kwargs["find_unused_parameters"] is True
 
 
+def test_gan_ddp_has_no_unused_parameters_to_find():
+    strategy = GANDDPStrategy()
+    check_strategy(strategy, True)
+    assert not strategy._ddp_kwargs.get("find_unused_parameters")
+
+
 def test_strategies_that_cannot_work():
     class DeepSpeed(DDPStrategy):
         """DeepSpeed's class asks for its package when it is made."""
 
     with pytest.raises(ValueError, match=r"DDPStrategy\(static_graph=True\).*leave it out"):
         check_strategy(DDPStrategy(static_graph=True), False)
-    with pytest.raises(ValueError, match=r"Trainer\(strategy=...\): FSDPStrategy.*use one device or strategy='ddp'"):
-        check_strategy(FSDPStrategy(), False)
+    for sharded in (FSDPStrategy(), ModelParallelStrategy()):
+        with pytest.raises(ValueError, match=r"ParallelStrategy shards|FSDPStrategy shards") as refusal:
+            check_strategy(sharded, False)
+        assert "use strategy='ddp' or strategy='gan_ddp' (docs/sharded.md" in str(refusal.value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lit_gans.models.mechanics.checks.DeepSpeedStrategy", DeepSpeed)
         with pytest.raises(ValueError, match="DeepSpeed cannot train two alternating players"):
             check_strategy(DeepSpeed(), False)
 
 
-def test_synchronised_batch_norm_is_refused_only_with_a_gradient_penalty():
-    strategy = DDPStrategy()
-    strategy._layer_sync = object()
-    check_strategy(strategy, penalised=False)
-    with pytest.raises(ValueError, match=r"Trainer\(sync_batchnorm=True\) has no double backward"):
-        check_strategy(strategy, penalised=True)
+@pytest.mark.parametrize("kind", [DDPStrategy, GANDDPStrategy])
+@pytest.mark.parametrize(
+    ("device", "penalised", "expected"),
+    [("cpu", False, BatchNormSync), ("cuda", True, BatchNormSync), ("cuda", False, TorchSyncBatchNorm)],
+)
+def test_torchs_synchronised_batch_norm_is_left_where_it_works(kind, device, penalised, expected):
+    strategy = kind(parallel_devices=[torch.device(device)], cluster_environment=LightningEnvironment())
+    check_strategy(strategy, penalised)
+    assert strategy._layer_sync is None
+    strategy._layer_sync = TorchSyncBatchNorm()
+    check_strategy(strategy, penalised)
+    assert type(strategy._layer_sync) is expected
 
 
 @pytest.mark.parametrize(

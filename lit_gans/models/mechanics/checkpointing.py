@@ -7,10 +7,16 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from lit_gans.models.mechanics.sampling import SamplingModule
+from lit_gans.plugins import newest_whole
 
-__all__ = ("CheckpointModule", "plain_arguments")
+__all__ = ("FORMAT", "CheckpointModule", "plain_arguments")
+
+FORMAT = 1  # of what is under "lit_gans" in a checkpoint
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
@@ -19,26 +25,102 @@ class CheckpointModule(SamplingModule):
     """A model whose checkpoints say which class wrote them and with which arguments."""
 
     images_seen: int
+    _optimizers_saved: list[str] | None = None
+    _buffers_of_rank: Tensor | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the class and the count of images."""
-        checkpoint["lit_gans"] = {
+        """Add the class, the count of images, and what differs between ranks.
+
+        The weights are saved with the mean of all ranks' batch statistics; each rank's own are beside them.
+        """
+        world = self.trainer.world_size
+        ours = {
+            "format": FORMAT,
             "class_path": path_of(type(self)),
             "images_seen": self.images_seen,
             "seed_offset": self.seed_offset,
+            "world_size": world,
+            "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
         }
+        checkpoint["lit_gans"] = ours
+        if world > 1 and (buffers := self._statistics()):
+            mine = torch.cat([buffer.flatten().double() for buffer in buffers.values()])
+            ranks: Tensor = self.all_gather(mine)  # type: ignore[assignment]  # (world size, values)
+            checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(ranks.mean(0), buffers)
+            ours["buffers_of_ranks"] = ranks
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting images, with the same noise.
+        """Go on counting images, with the same noise, each rank with its own batch statistics.
 
         Raises:
-            ValueError: if the checkpoint is another model's.
+            ValueError: if the checkpoint is another model's, or of a later version; names both sides.
         """
         ours = checkpoint.get("lit_gans", {})
         wrote = ours.get("class_path", "a model that is not of lit_gans")
         if wrote not in [path_of(cls) for cls in type(self).__mro__]:
             raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(self))}")
+        check_format(ours)
         self.images_seen, self.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._resume(checkpoint, ours)
+
+    def _resume(self, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
+        state, world = checkpoint["state_dict"], self.trainer.world_size
+        self._adapt_average(state)
+        mine = self.state_dict()
+        named = {name: f"{tuple(tensor.shape)}" for name, tensor in mine.items()}
+        saved = {name: f"{tuple(tensor.shape)}" for name, tensor in state.items()}
+        differs = [name for name in saved | named if saved.get(name) != named.get(name)]
+        if differs:
+            told = "; ".join(
+                f"{name} is {saved.get(name, 'not')} in the checkpoint, {named.get(name, 'not')} in the model"
+                for name in differs[:3]
+            )
+            raise ValueError(f"the checkpoint is of other networks, {len(differs)} tensors differ: {told}")
+        self._optimizers_saved = ours.get("optimizers")
+        before = ours.get("world_size", world)
+        if before != world:
+            rank_zero_info(
+                f"resume: {before} process{'es' * (before > 1)} → {world}: weights, optimizers and the order of the "
+                "data go on; noise and batch statistics, which each process has of its own, are no longer bit-equal"
+            )
+        elif "buffers_of_ranks" in ours:
+            self._buffers_of_rank = ours["buffers_of_ranks"][self.global_rank]
+
+    def _adapt_average(self, state: dict[str, Tensor]) -> None:
+        """Begin the average of the generator that the checkpoint has not, drop the one that the model has not."""
+        saved = [name for name in state if name.startswith("g_ema.")]
+        if hasattr(self, "g_ema") and not saved:
+            rank_zero_info("resume: the checkpoint has no average of the generator: it begins with the generator")
+            state.update({f"g_ema.{name}": state[f"generator.{name}"] for name in self.g_ema.state_dict()})
+        elif saved and not hasattr(self, "g_ema"):
+            rank_zero_info("resume: the average of the generator ends here, the model has none")
+            for name in saved:
+                del state[name]
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """Floating-point buffers that are saved, each of which a rank may have its own values of."""
+        saved = self.state_dict()
+        return {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point() and name in saved}
+
+    def finish_resuming(self) -> None:
+        """What must wait until the strategy is set up, which makes all ranks' buffers equal, and optimizers exist.
+
+        Raises:
+            ValueError: if an optimizer cannot read the state of the one that was saved; names both.
+        """
+        if self._buffers_of_rank is not None:
+            buffers = self._statistics()
+            for name, value in unflatten(self._buffers_of_rank, buffers).items():
+                buffers[name].copy_(value)
+            self._buffers_of_rank = None
+        now = [type(optimizer).__name__ for optimizer in self.trainer.optimizers]
+        if self._optimizers_saved not in (None, now):
+            raise ValueError(
+                f"the checkpoint holds the state of {' and '.join(self._optimizers_saved or [])} (discriminator's, "
+                f"generator's), the run has {' and '.join(now)}: give the same classes"
+            )
+        self._optimizers_saved = None
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -49,8 +131,9 @@ class CheckpointModule(SamplingModule):
         Raises:
             ValueError: if the checkpoint was written by a model that is no ``cls``.
         """
-        weights_only = kwargs.setdefault("weights_only", True)
-        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only)
+        kwargs["weights_only"] = True
+        checkpoint_path, checkpoint = newest_whole(checkpoint_path, "cpu")
+        check_format(checkpoint.get("lit_gans", {}))
         wrote = checkpoint.get("lit_gans", {}).get("class_path", "a model that is not of lit_gans")
         known = {path_of(subclass): subclass for subclass in subclasses(cls)}
         if wrote not in known:
@@ -120,6 +203,25 @@ def _rebuild(spec: Mapping[str, Any]) -> Any:
     cls, init_args = getattr(importlib.import_module(module), name), spec.get("init_args", {})
     later = partial(cls, **init_args)
     return later() if is_dataclass(cls) else later
+
+
+def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cut a flat tensor into parts of the shapes and types of ``like``."""
+    parts = flat.split([tensor.numel() for tensor in like.values()])
+    return {name: part.view_as(like[name]).to(like[name]) for name, part in zip(like, parts, strict=True)}
+
+
+def check_format(ours: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of a later version.
+
+    Raises:
+        ValueError: naming both formats.
+    """
+    if ours.get("format", FORMAT) > FORMAT:
+        raise ValueError(
+            f"the checkpoint has format {ours['format']}, of a later lit_gans; this version reads up to {FORMAT}: "
+            "upgrade lit_gans"
+        )
 
 
 def path_of(cls: type) -> str:

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.plugins import TorchSyncBatchNorm
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_gans.models.mechanics.modes import eval_mode
+from lit_gans.strategies import BatchNormSync, GANDDPStrategy
 
 if TYPE_CHECKING:
     from lit_gans.models.gan import GAN
@@ -47,9 +56,10 @@ def check_flags(trainer: Trainer) -> None:
 
 
 def check_strategy(strategy: Strategy, penalised: bool) -> None:
-    """Refuse strategies that cannot train two alternating players; make plain DDP fit for them.
+    """Refuse strategies that cannot train two alternating players; make DDP fit for them.
 
-    Each player's backward pass leaves the other's parameters without gradient, so DDP has to look for unused ones.
+    Each player's backward pass leaves the other's parameters without gradient, so plain DDP has to look for unused
+    ones. The batch norm of torch for all processes wants a GPU and has no second derivative: ours takes its place.
 
     Args:
         strategy: The trainer's.
@@ -58,20 +68,25 @@ def check_strategy(strategy: Strategy, penalised: bool) -> None:
     Raises:
         ValueError: naming the strategy or flag, and what works instead.
     """
+    if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)):
+        raise ValueError(
+            f"Trainer(strategy=...): {type(strategy).__name__} shards parameters, and no gradient penalty can be "
+            "differentiated through shards: use strategy='ddp' or strategy='gan_ddp' (docs/sharded.md tells the rest)"
+        )
     if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise ValueError(
             f"Trainer(strategy=...): {type(strategy).__name__} cannot train two alternating players; "
-            "use one device or strategy='ddp'"
+            "use one device, strategy='ddp' or strategy='gan_ddp'"
         )
     if isinstance(strategy, DDPStrategy):
         if strategy._ddp_kwargs.get("static_graph"):
             raise ValueError("DDPStrategy(static_graph=True) cannot hold for two alternating players: leave it out")
-        if penalised and getattr(strategy, "_layer_sync", None) is not None:
-            raise ValueError(
-                "Trainer(sync_batchnorm=True) has no double backward, which this model's gradient penalty needs: "
-                "leave it out and use layer, group or instance norm in the discriminator"
-            )
-        strategy._ddp_kwargs["find_unused_parameters"] = True
+        if isinstance(strategy._layer_sync, TorchSyncBatchNorm) and (penalised or strategy.root_device.type != "cuda"):
+            strategy._layer_sync = BatchNormSync()
+        if not isinstance(strategy, GANDDPStrategy):
+            strategy._ddp_kwargs["find_unused_parameters"] = True
+        # each rank's batch statistics are its own until they are averaged; DDP would send rank 0's after resuming
+        strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
 
 
 def check_labels(model: "TwoPlayerModule", datamodule: Any) -> None:

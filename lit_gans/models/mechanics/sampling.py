@@ -39,6 +39,13 @@ class SamplingModule(LightningModule):
         offset = (self.seed_offset,) if self.seed_offset else ()
         return self.rng.manual_seed(mix_seed(seed, *keys, self.global_rank, *offset))
 
+    def reseed_global(self) -> None:
+        """The same for the generators that dropout and foreign augmentations draw from, which take no other."""
+        seed = mix_seed(self.rng.initial_seed(), 1)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+
     def draw_latents(self, n: int, rng: torch.Generator) -> Tensor:
         """Noise of shape (n, latent_dim), standard normal, on the device of ``rng``."""
         return torch.randn(n, self.latent_dim, generator=rng, device=rng.device)

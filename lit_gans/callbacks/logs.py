@@ -1,0 +1,97 @@
+"""Logs without gap or overlap: each checkpoint knows how far they had come."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+__all__ = ("LogPosition",)
+
+LINES, EVENTS = ("metrics.csv", "health.jsonl"), "events.out.tfevents.*"
+
+
+class LogPosition(Callback):
+    """Notes in each checkpoint how long the logs in a folder are, and what of this step is not yet in them.
+
+    On resuming, :meth:`cut_back` first takes out of the logs what came after the checkpoint; the first step then adds
+    what the checkpoint came before.
+
+    Args:
+        folder: Of the run: its ``metrics.csv``, ``health.jsonl`` and TensorBoard's event files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pending: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write out what the loggers hold back, and measure."""
+        if not trainer.is_global_zero:
+            return
+        position: dict[str, Any] = {"lengths": {}, "pending": pending(trainer)}
+        for logger in trainer.loggers:
+            logger.save()
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+            if isinstance(logger, WandbLogger):
+                position["wandb"] = logger.version
+        for path in logs(self.folder):
+            position["lengths"][path.name] = lines(path) if path.name in LINES else path.stat().st_size
+        checkpoint["logs"] = position
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember what is to be added."""
+        self._pending = checkpoint.get("logs", {}).get("pending")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add it."""
+        if self._pending is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics(self._pending["metrics"], step=self._pending["step"])
+            self._pending = None
+
+    @staticmethod
+    def cut_back(folder: Path, position: Mapping[str, Any]) -> None:
+        """Take out of the logs in ``folder`` what is not before a checkpoint; ``position`` is its ``logs``."""
+        for path in logs(folder):
+            length = position["lengths"].get(path.name, 0)
+            if not length:
+                path.unlink()
+            elif path.name in LINES:
+                keep_lines(path, length)
+            else:
+                os.truncate(path, min(length, path.stat().st_size))
+
+
+def pending(trainer: Trainer) -> dict[str, Any] | None:
+    """Within the hooks at the end of a batch: its metrics, which are logged only after them."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    connector = trainer._logger_connector
+    if trainer.validating or progress.completed == progress.processed or not connector.should_update_logs:
+        return None
+    metrics = {name: float(value) for name, value in connector.metrics["log"].items()}
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    return {"step": step, "metrics": metrics | {"epoch": trainer.current_epoch}} if metrics else None
+
+
+def logs(folder: Path) -> Iterator[Path]:
+    """The files of a run that grow."""
+    yield from (path for name in LINES if (path := folder / name).is_file())
+    yield from folder.glob(EVENTS)
+
+
+def lines(path: Path) -> int:
+    """How many there are."""
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def keep_lines(path: Path, count: int) -> None:
+    """Keep the first ``count``; the file is there, in one state or the other, at every moment."""
+    aside = path.with_name(f".{path.name}.partial")
+    with path.open("rb") as file, aside.open("wb") as kept:
+        kept.writelines(line for _, line in zip(range(count), file, strict=False))
+    aside.replace(path)

@@ -1,0 +1,105 @@
+"""Leaving in good order: a signal ends training after the step at hand, with a checkpoint."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lit_gans.callbacks.progress_state import validation_due
+
+__all__ = ("StopOnSignal",)
+
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+
+
+class StopOnSignal(Callback):
+    """Ends training at SIGTERM, SIGINT (Ctrl-C) or SIGUSR1, at the end of the step at hand; a second one, at once.
+
+    What is in the trainer then saves the state (``LastCheckpoint`` does), and the process ends with the code that
+    shells use for a signal: 143, 130 or 138. A validation that is due or running is left and done anew on resuming.
+    With several processes it is enough that one of them is told: all end after the same step.
+
+    Lightning's own handlers are replaced while training lasts: that for SIGTERM communicates from within the handler,
+    which can wait for ever; that for Ctrl-C leaves in the middle of a step, without a checkpoint.
+
+    Raises:
+        SystemExit: with the code; ``SIGTERMException`` is one.
+
+    Example:
+        >>> from lightning import Trainer
+        >>> from lit_gans.callbacks import LastCheckpoint
+        >>> trainer = Trainer(callbacks=[LastCheckpoint(), StopOnSignal()], accelerator="cpu", logger=False)
+    """
+
+    def __init__(self) -> None:
+        self.received = 0  # by any process, once all know of it
+        self._mine = 0
+        self._agreement: tuple[torch.Tensor, Any] | None = None
+        self._kill_others: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen; Lightning puts back what was there before when it leaves."""
+        self.received = self._mine = 0
+        launcher: Any = trainer.strategy.launcher
+        self._kill_others = getattr(launcher, "kill", None)
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.note)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler: remember the first signal, obey the second."""
+        if not self._mine:
+            self._mine = number
+            return
+        if self._kill_others is not None:
+            self._kill_others(signal.SIGKILL)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Ask the other processes, while the step is made."""
+        if trainer.world_size > 1:
+            told = torch.tensor(self._mine, device=trainer.strategy.root_device)
+            self._agreement = told, dist.all_reduce(told, dist.ReduceOp.MAX, async_op=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Have Lightning's loop leave once this step is wholly done."""
+        if self._agreement is None:
+            self.received = self._mine
+        else:
+            told, work = self._agreement
+            work.wait()
+            self.received, self._agreement = int(told), None
+        if self.received and not validation_due(trainer):
+            trainer._signal_connector.received_sigterm = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave before a validation."""
+        if self.received and not trainer.sanity_checking:
+            raise SIGTERMException
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Leave within a validation."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            told = torch.tensor(self._mine, device=trainer.strategy.root_device)
+            if trainer.world_size > 1:
+                dist.all_reduce(told, dist.ReduceOp.MAX)
+            self.received = int(told)
+            if self.received:
+                raise SIGTERMException
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Set the code of the exit."""
+        if isinstance(exception, SIGTERMException) and self.received:
+            exception.code = 128 + self.received
+            rank_zero_info(f"{signal.Signals(self.received).name}: training ends after step {trainer.global_step}")

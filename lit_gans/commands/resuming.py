@@ -1,0 +1,122 @@
+"""Going on with a run: in which folder, from which checkpoint, with which changes."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from lit_gans.commands.errors import UserError
+from lit_gans.plugins import CheckpointError, read
+
+__all__ = ("changes", "claim_version", "lock", "newest_checkpoint", "newest_version", "next_version")
+
+_locks: dict[Path, IO[str]] = {}  # held until the process ends
+
+
+def version_of(folder: Path) -> int:
+    """The number of a run folder, -1 for any other."""
+    number = folder.name.removeprefix("version_")
+    return int(number) if number.isdigit() and folder.name != number else -1
+
+
+def newest_version(folder: Path) -> Path | None:
+    """The run folder that was begun last, or None."""
+    found = [path for path in folder.glob("version_*") if version_of(path) >= 0]
+    return max(found, key=version_of, default=None)
+
+
+def next_version(folder: Path) -> Path:
+    """``folder/version_<n>`` with the first n above those taken."""
+    newest = newest_version(folder)
+    return folder / f"version_{0 if newest is None else version_of(newest) + 1}"
+
+
+def claim_version(folder: Path) -> Path:
+    """The folder of the next version, made here and now, so that no other run takes it; by the first rank alone."""
+    while True:
+        path = next_version(folder)
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return path
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint of a run folder that was written last and is whole, with its content; None if there is none.
+
+    States from the middle of a step and those of the guard are none that a run could go on from.
+
+    Raises:
+        CheckpointError: if there are checkpoints, but none is whole.
+    """
+    paths = [*folder.glob("checkpoints/*.ckpt"), *folder.glob("checkpoints/*.ckpt.previous")]
+    paths = [path for path in paths if not path.name.startswith(("exception.", "health-"))]
+    damaged = None
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            return path, read(path, "cpu")
+        except CheckpointError as error:
+            rank_zero_info(f"resume: {error}")
+            damaged = error
+    if damaged is not None:
+        raise UserError(f"none of the checkpoints in {folder / 'checkpoints'} is whole") from damaged
+    return None
+
+
+def changes(folder: Path, config: str) -> Iterator[str]:
+    """What a config says otherwise than that of the run folder, one line for each."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return
+    before, now = (flat(yaml.safe_load(text)) for text in (path.read_text("utf-8"), config))
+    for name in sorted(before | now):
+        of_logger = name.startswith("trainer.logger") and name.endswith((".id", ".resume"))
+        if before.get(name) != now.get(name) and name not in ("resume", "ckpt_path") and not of_logger:
+            yield f"{name.removeprefix('model.init_args.')} {before.get(name)!r} → {now.get(name)!r}"
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings and lists, with dotted names."""
+    if isinstance(values, Mapping):
+        items = list(values.items())
+    elif isinstance(values, list):
+        items = list(enumerate(values))
+    else:
+        return {prefix: values}
+    found: dict[str, Any] = {} if items else {prefix: values}
+    for name, value in items:
+        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+@rank_zero_only
+def lock(folder: Path) -> None:
+    """Take a run folder for this process, until it ends.
+
+    Raises:
+        UserError: if another process that lives has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks here
+        return
+    if folder in _locks:
+        return
+    file = (folder / ".lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise UserError(f"{folder} is being written by {holder}: stop that, or start a run of its own") from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _locks[folder] = file

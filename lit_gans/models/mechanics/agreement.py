@@ -1,0 +1,68 @@
+"""Do all processes mean the same run? Asked once, before training."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+import torch.distributed as dist
+from lightning import Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+
+if TYPE_CHECKING:
+    from lit_gans.models.mechanics.base import TwoPlayerModule
+
+__all__ = ("check_ranks_agree",)
+
+
+def check_ranks_agree(model: "TwoPlayerModule", trainer: Trainer) -> None:
+    """Compare what must be equal on all processes, and would otherwise end in a hang or in silent nonsense.
+
+    Raises:
+        ValueError: on every process; names what differs, with both values.
+    """
+    if trainer.world_size == 1:
+        return
+    everyone: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(everyone, description(model, trainer))
+    first = everyone[0]
+    for rank, other in enumerate(everyone):
+        differs = [name for name in first | other if first.get(name) != other.get(name)]
+        if differs:
+            told = "; ".join(f"{name} is {first.get(name)!r} there, {other.get(name)!r} here" for name in differs[:4])
+            raise ValueError(f"rank {rank} was started with something else than rank 0: {told}. Start all alike")
+
+
+def description(model: "TwoPlayerModule", trainer: Trainer) -> dict[str, Any]:
+    """Plain values by name."""
+    facts = {
+        "model": type(model).__qualname__,
+        "parameters": [tuple(parameter.shape) for parameter in model.parameters()],
+        **{f"model.{name}": value for name, value in flat(model.hparams).items()},
+        "max_steps": trainer.max_steps,
+        "max_epochs": trainer.max_epochs,
+        "precision": trainer.precision,
+        "val_check_interval": trainer.val_check_interval,
+        "limit_train_batches": trainer.limit_train_batches,
+        "callbacks": [type(callback).__name__ for callback in trainer.callbacks],  # type: ignore[attr-defined]
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+    }
+    for name, source in {
+        "training": trainer.fit_loop._data_source,
+        "validation": trainer.fit_loop.epoch_loop.val_loop._data_source,
+    }.items():
+        if source.is_defined():
+            with isolate_rng():
+                loader = source.dataloader()
+            sizes = {"images": getattr(loader, "dataset", None), "batches": loader}
+            facts |= {f"{name} {what}": len(thing) for what, thing in sizes.items() if hasattr(thing, "__len__")}
+    return facts
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings with dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": repr(value)}
+    return found

@@ -1,0 +1,157 @@
+"""How networks run: compiled where torch can, and in which memory format."""
+
+from collections.abc import Callable
+from itertools import count
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
+
+from lit_gans.functional import input_gradient
+
+if TYPE_CHECKING:
+    from lit_gans.models.mechanics.base import TwoPlayerModule
+
+__all__ = ("CompiledNetwork", "align_state", "compile_networks", "compiled_input_gradient", "lay_out_channels_last")
+
+_BACKEND = "inductor"
+_copies = count()
+
+
+class Compiled:
+    """A function that runs as one compiled graph, or, from the first failure to compile it on, as it is.
+
+    Args:
+        function: Of tensors. Random numbers of a ``torch.Generator`` must be drawn before.
+        name: What the message of a failure calls it.
+        settings: Of ``torch._dynamo.config``, for this function alone.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, **settings: Any) -> None:
+        self.function, self.name = function, name
+        self.settings = {"optimize_ddp": False, **settings}  # it would cut graphs into DDP's buckets
+        # torch counts and limits recompilations by code object, which all instances of a function share
+        code = function.__code__.replace(co_name=f"{function.__name__}_{next(_copies)}")
+        own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
+        self.run: Callable[..., Any] = torch.compile(own, fullgraph=True, backend=_backend)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's result. What is compiled has not begun to run when compilation fails."""
+        try:
+            with torch._dynamo.config.patch(self.settings):
+                return self.run(*args, **kwargs)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            rank_zero_info(f"compile: {self.name} stays eager: {_reason(error)}")
+            self.run = self.function
+        return self.function(*args, **kwargs)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it stays eager."""
+        return self.run is self.function
+
+
+class CompiledNetwork:
+    """What calls of a network go through once it is compiled.
+
+    Eager stay: a network in eval mode, whose batches come in many sizes; and calls that may be differentiated twice,
+    which compiled code cannot be: their input and the weights both require gradients. What a penalty makes of them is
+    compiled as a whole instead, ``input_gradient``.
+
+    Args:
+        network: Whose calls they are.
+        name: Of the player.
+        twice: Whether frozen weights, too, may be part of a penalty.
+    """
+
+    def __init__(self, network: nn.Module, name: str, twice: bool = False) -> None:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return network._call_impl(*args, **kwargs)
+
+        self.network, self.name, self.twice = network, name, twice
+        self.forward = Compiled(forward, f"the {name}")
+        self.input_gradient = Compiled(input_gradient, "the gradient penalty", trace_autograd_ops=True)
+        self._told_of_penalty = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's answer."""
+        if not self.network.training:
+            return self.forward.function(*args, **kwargs)
+        if self._may_be_penalised(args, kwargs):
+            self._tell_of_penalty()
+            return self.forward.function(*args, **kwargs)
+        return self.forward(*args, **kwargs)
+
+    def _may_be_penalised(self, *inputs: Any) -> bool:
+        if not torch.is_grad_enabled():
+            return False
+        if not any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves(inputs)):
+            return False
+        return self.twice or any(parameter.requires_grad for parameter in self.network.parameters())
+
+    def _tell_of_penalty(self) -> None:
+        if not self._told_of_penalty and not self.input_gradient.failed:
+            self._told_of_penalty = True
+            rank_zero_info(
+                f"compile: the {self.name} stays eager where its input requires gradients, of which a penalty may be "
+                "taken: torch cannot differentiate compiled code twice"
+            )
+
+
+def _backend(graph: Any, inputs: Any) -> Callable[..., Any]:
+    """Inductor, with eager's dropout, and a backward pass that may run again and is compiled at once.
+
+    A failure to compile it can be caught only then.
+    """
+    settings = {"force_non_lazy_backward_lowering": True, "donated_buffer": False}
+    known = {name: value for name, value in settings.items() if hasattr(torch._functorch.config, name)}
+    with torch._functorch.config.patch(known), torch._inductor.config.patch(fallback_random=True):
+        return torch._dynamo.lookup_backend(_BACKEND)(graph, inputs)
+
+
+def _reason(error: Exception) -> str:
+    """Kind, title and explanation of a failure, and the last place in the user's code that it names, in one line."""
+    title, *lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    explained = [line.removeprefix("Explanation: ") for line in lines if line.startswith("Explanation: ")]
+    places = [line for line in lines if line.startswith("File ")]
+    return "; ".join([f"{type(error).__name__}: {title}", *explained[:1], *places[-1:]])
+
+
+def compile_networks(model: "TwoPlayerModule") -> None:
+    """Compile both networks in place; state and keys stay as they are. Again on the same networks, it does nothing."""
+    twice = any(penalty.double_backward and penalty.player == "generator" for penalty in model.regularizers)
+    for name, network in (("generator", model.generator), ("discriminator", model.discriminator)):
+        if not isinstance(network._compiled_call_impl, CompiledNetwork):
+            # where nn.Module.compile() keeps its own; copies and pickles of a network leave it out
+            network._compiled_call_impl = CompiledNetwork(network, name, twice)
+
+
+def compiled_input_gradient(network: nn.Module) -> Callable[..., Tensor] | None:
+    """How a penalty of this network's gradient runs compiled; None where it does not."""
+    compiled: Any = network._compiled_call_impl
+    known = isinstance(compiled, CompiledNetwork) and hasattr(torch._dynamo.config, "trace_autograd_ops")
+    return compiled.input_gradient if known and network.training else None
+
+
+def lay_out_channels_last(*networks: nn.Module) -> None:
+    """Put weights and buffers with four dimensions into torch's channels_last memory format, in place."""
+    for network in networks:
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
+def align_state(optimizer: Optimizer) -> None:
+    """Give an optimizer's loaded state the memory format of its parameters.
+
+    A checkpoint may come from a model with another one, and fused kernels pair elements as they lie in memory.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,0 +1,31 @@
+"""Metrics as CSV that go on where they ended."""
+
+import csv
+import os
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
+
+__all__ = ("AppendingCSVLogger",)
+
+
+class _AppendingWriter(ExperimentWriter):
+    """Lightning's deletes what it finds."""
+
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, encoding="utf-8", newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+class AppendingCSVLogger(CSVLogger):
+    """Lightning's ``CSVLogger``, which appends to a file that is there, as a resumed run should."""
+
+    @property
+    def experiment(self) -> ExperimentWriter:
+        """The writer; only the first process writes."""
+        if self._experiment is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self._fs.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = _AppendingWriter(log_dir=self.log_dir)
+        return self._experiment or super().experiment  # type: ignore[return-value]  # a dummy on other processes

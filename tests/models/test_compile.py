@@ -1,0 +1,381 @@
+"""Compiled and channels_last training give the numbers, the keys and the checkpoints of the plain one."""
+
+import copy
+import logging
+import pickle
+import re
+import shutil
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch._dynamo.utils import counters
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.data import DataLoader, TensorDataset
+from toys import CLASSES, LATENT, MODELS, Discriminator, Generator, build, images, loader, networks, trainer, weights
+
+from lit_gans.models import GAN, WGANGP
+from lit_gans.models.mechanics import compilation
+from lit_gans.models.mechanics.base import PLAYERS
+from lit_gans.models.mechanics.modes import frozen
+from lit_gans.regularizers import R1, Regularizer
+
+CASES = [*MODELS, "R1", *(f"{penalised}-{norm}" for penalised in ("R1", "WGANGP") for norm in ("batch", "spectral"))]
+needs_penalties = pytest.mark.skipif(
+    not hasattr(torch._dynamo.config, "trace_autograd_ops"), reason="this torch compiles no gradient of a gradient"
+)
+needs_cxx = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="inductor needs a C++ compiler"
+)
+
+
+class Conv(nn.Module):
+    """A discriminator with two convolutions and the norm asked for."""
+
+    def __init__(self, norm=None, channels=1):
+        super().__init__()
+        layers = [nn.Conv2d(channels, 4, 3, 2, 1), nn.Softplus(), nn.Conv2d(4, 6, 3, 1, 1), nn.Softplus()]
+        if norm == "batch":
+            layers.insert(1, nn.BatchNorm2d(4))
+        layers += [nn.Flatten(), nn.Linear(6 * 9, 1)]
+        self.body = nn.Sequential(
+            *(spectral_norm(x) if norm == "spectral" and hasattr(x, "weight") else x for x in layers)
+        )
+
+    def forward(self, x):
+        return self.body(x)
+
+
+class ConvGenerator(nn.Module):
+    def __init__(self, channels=3):
+        super().__init__()
+        self.first, self.norm = nn.Linear(LATENT, 5 * 9), nn.BatchNorm2d(5)
+        self.last = nn.ConvTranspose2d(5, channels, 4, 2, 1)
+
+    def forward(self, z):
+        return self.last(self.norm(self.first(z).unflatten(1, (5, 3, 3)))).tanh()
+
+
+def model_of(case, **kwargs):
+    """A toy model; of R1 and with a norm where the case says so, and with dropout in its generator."""
+    name, _, norm = case.partition("-")
+    if name == "R1":
+        name, kwargs["regularizers"] = "GAN", [R1(1.0)]
+    model = build(name, **kwargs)
+    torch.manual_seed(0)
+    if norm:
+        model.discriminator = Conv(norm)
+    model.generator = Generator(CLASSES if name == "CGAN" else None, dropout=0.2, norm=True)
+    return model
+
+
+def play(model, player, n, seed, channels=1):
+    """A player's terms and gradients on one batch."""
+    real = images(n * channels, seed=seed).view(n, channels, 6, 6)
+    real, y = model.images_and_labels((real, torch.arange(n) % CLASSES))
+    torch.manual_seed(seed)
+    model.reseed(seed)
+    model.zero_grad()
+    with frozen(list(model.discriminator.parameters())) if player == "generator" else nullcontext():
+        terms = model.play(player, real, model.draw_latents(n, model.rng), y, y, step=0)
+        sum(terms.values()).backward()
+    return terms, [p.grad for p in model.network(player).parameters()]
+
+
+def assert_plays_like(plain, other, sizes, channels=1, players=PLAYERS):
+    for seed, n in enumerate(sizes):
+        for player in players:
+            (terms, gradients), (other_terms, others) = (
+                play(model, player, n, seed, channels) for model in (plain, other)
+            )
+            assert {k: float(v.detach()) for k, v in other_terms.items()} == pytest.approx(
+                {k: float(v.detach()) for k, v in terms.items()}, rel=1e-5, abs=1e-5
+            )
+            scale = max(float(g.abs().max()) for g in gradients if g is not None)
+            for mine, theirs in zip(gradients, others, strict=True):
+                assert (mine is None) == (theirs is None)
+                assert mine is None or torch.allclose(mine, theirs, rtol=0, atol=1e-5 * scale)
+    for (name, mine), theirs in zip(plain.named_buffers(), other.buffers(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5), name
+
+
+def assert_close(first, second, atol=1e-5):
+    assert list(first) == list(second)
+    for key, value in first.items():
+        assert torch.allclose(value, second[key], atol=atol), key
+
+
+def fit(model, tmp_path, steps=4, data=None, **kwargs):
+    """Train on batches of 8, 8 and 5, again and again."""
+    trainer(tmp_path, max_steps=steps, **kwargs).fit(model, loader(21) if data is None else data)
+    return weights(model)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Compile without kernels, which is all that inductor would add; the messages."""
+    messages = []
+    monkeypatch.setattr(compilation, "_BACKEND", "aot_eager")
+    monkeypatch.setattr(compilation, "rank_zero_info", messages.append)
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)  # pytest would keep all of it
+    counters.clear()
+    return messages
+
+
+@needs_penalties
+@pytest.mark.parametrize("case", CASES)
+def test_losses_gradients_and_buffers_equal_those_of_eager(case, told):
+    plain, compiled = model_of(case), model_of(case)
+    compilation.compile_networks(compiled)
+    players = PLAYERS[:1] if "-" in case else PLAYERS
+    assert_plays_like(plain, compiled, sizes=(8, 5), players=players)
+    # each network, once per player; a penalty's graph; all of them for one size and for any
+    graphs = 2 * (2 * len(players) + case.startswith(("R1", "WGANGP")))
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["graph_break"]
+    assert not told
+    assert_plays_like(plain, compiled, sizes=(7, 3), players=players)
+    # torch has no double backward of batch norm for any size
+    assert counters["stats"]["unique_graphs"] == graphs + (2 if case.endswith("batch") else 0)
+
+
+@pytest.mark.slow
+@needs_cxx
+@needs_penalties
+def test_kernels_of_inductor_equal_eager():
+    counters.clear()
+    plain, compiled = model_of("WGANGP"), model_of("WGANGP")
+    compilation.compile_networks(compiled)
+    assert_plays_like(plain, compiled, sizes=(8,), players=PLAYERS[:1])
+    assert counters["stats"]["unique_graphs"] == 3
+    assert counters["inductor"]
+
+
+@needs_penalties
+@pytest.mark.parametrize("name", ["CGAN", "WGANGP"])
+def test_training_is_the_same_with_few_graphs_and_exchangeable_checkpoints(name, told, tmp_path):
+    ends = []
+    for compile_networks in (False, True):
+        saver = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename=f"{compile_networks}-{{step}}")
+        model = build(name, compile=compile_networks, n_critic=2, ema_decay=0.9)
+        ends.append(fit(model, tmp_path, 6, callbacks=[saver], enable_checkpointing=True))
+    assert_close(*ends)
+    assert counters["stats"]["unique_graphs"] == (8 if name == "CGAN" else 10)
+    for saved, resumed in ((False, True), (True, False)):
+        model = build(name, seed=7, compile=resumed, n_critic=2, ema_decay=0.9)
+        run = trainer(tmp_path, max_steps=6)
+        run.fit(model, loader(21), ckpt_path=tmp_path / f"{saved}-step=3.ckpt", weights_only=True)
+        assert_close(ends[0], weights(model))
+    assert not told
+
+
+def test_only_training_is_compiled(told, tmp_path):
+    model = build("GAN", compile=True)
+    run = trainer(tmp_path, max_steps=2)
+    run.fit(model, loader(16))
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    model.sample(3, seed=0)
+    run.validate(model, loader(16), verbose=False)
+    run = trainer(tmp_path, max_steps=2)
+    run.fit(model, loader(16))  # what is compiled stays so
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
+def test_copies_and_pickles_of_a_compiled_network_are_plain():
+    discriminator = networks("GAN")[1]
+    model = GAN(Generator(), discriminator, latent_dim=LATENT)
+    keys = list(model.state_dict())
+    compilation.compile_networks(model)
+    assert list(model.state_dict()) == keys
+    assert isinstance(discriminator._compiled_call_impl, compilation.CompiledNetwork)
+    for twin in (copy.deepcopy(discriminator), pickle.loads(pickle.dumps(discriminator))):
+        assert twin._compiled_call_impl is None
+        assert torch.equal(twin(images(2)), discriminator.eval()(images(2)))
+
+
+# what cannot be compiled
+
+
+class Talking(Discriminator):
+    """No graph can hold what it does."""
+
+    def forward(self, x, y=None):
+        print(end="")
+        return super().forward(x, y)
+
+
+class Slope(Regularizer):
+    """A gradient penalty by hand."""
+
+    name = "slope"
+
+    def forward(self, model, real, fake, y):
+        x = real.clone().requires_grad_() if self.player == "discriminator" else fake
+        (gradient,) = torch.autograd.grad(model.discriminate(x).sum(), x, create_graph=True)
+        return gradient.square().mean()
+
+
+class SlopeOfFakes(Slope):
+    player = "generator"
+
+
+class Shifted:
+    """An augmentation with noise from a generator of its own."""
+
+    def __init__(self):
+        self.rng = torch.Generator().manual_seed(0)
+
+    def __call__(self, x):
+        return x + 0.1 * torch.randn(x.shape, generator=self.rng)
+
+
+TWICE = "stays eager where its input requires gradients"
+
+
+@needs_penalties
+@pytest.mark.parametrize(
+    ("model_class", "discriminator", "arguments", "messages"),
+    [
+        (GAN, Talking, dict, ["the discriminator stays eager: .*print"]),
+        (
+            WGANGP,
+            Talking,
+            dict,
+            ["the discriminator stays eager: .*print", "the gradient penalty stays eager: .*in forward"],
+        ),
+        (GAN, Discriminator, lambda: {"regularizers": [Slope(1.0)]}, [TWICE]),
+        (GAN, Discriminator, lambda: {"regularizers": [SlopeOfFakes(1.0)]}, [TWICE]),
+        (
+            WGANGP,
+            Discriminator,
+            lambda: {"augment": Shifted()},
+            ["the gradient penalty stays eager: .*in __call__"],
+        ),
+    ],
+    ids=["network", "network-and-penalty", "own-penalty", "own-penalty-of-generator", "augment"],
+)
+def test_what_cannot_be_compiled_runs_eagerly_and_is_told_once(
+    model_class, discriminator, arguments, messages, told, tmp_path
+):
+    ends = []
+    for compile_networks in (False, True):
+        torch.manual_seed(0)
+        model = model_class(
+            Generator(), discriminator(), latent_dim=LATENT, n_critic=1, compile=compile_networks, **arguments()
+        )
+        ends.append(fit(model, tmp_path))
+    assert_close(*ends)
+    assert counters["stats"]["unique_graphs"] > 0
+    assert len(told) == len(messages)
+    for message, pattern in zip(told, messages, strict=True):
+        assert message.startswith("compile: ")
+        assert "\n" not in message
+        assert re.search(pattern, message)
+
+
+def broken(graph, inputs):
+    raise OSError("no compiler here")
+
+
+def half_broken(graph, inputs):
+    from torch._dynamo.backends.common import aot_autograd
+
+    return aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=broken)(graph, inputs)
+
+
+@pytest.mark.parametrize("backend", [broken, half_broken])
+def test_a_compiler_that_fails_stops_no_training(backend, told, monkeypatch, tmp_path):
+    monkeypatch.setattr(compilation, "_BACKEND", backend)
+    assert_close(*(fit(build("WGANGP", compile=on, n_critic=1), tmp_path) for on in (False, True)))
+    assert {message.partition(" stays eager: ")[0] for message in told} == {
+        "compile: the generator",
+        "compile: the discriminator",
+        "compile: the gradient penalty",
+    }
+    assert len(told) == 3
+
+
+def test_too_many_graphs_stop_no_training(told):
+    compiled = compilation.Compiled(lambda x, times: x * len(times), "the product")
+    with torch._dynamo.config.patch(recompile_limit=2):
+        assert [float(compiled(torch.ones(()), "-" * n)) for n in (2, 3, 4, 5)] == [2, 3, 4, 5]
+    assert counters["stats"]["unique_graphs"] == 2
+    assert len(told) == 1
+    assert told[0].startswith("compile: the product stays eager: FailOnRecompileLimitHit")
+
+
+def test_graphs_of_many_models_do_not_add_up(told):
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for _ in range(3):
+            compiled = compilation.Compiled(lambda x: x.sin(), "the sine")
+            assert float(compiled(torch.zeros(()))) == 0
+    assert counters["stats"]["unique_graphs"] == 3
+    assert not told
+
+
+# channels_last
+
+
+def pictures():
+    x = torch.rand(20, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return DataLoader(TensorDataset(x), 8)
+
+
+def conv_model(model_class=WGANGP, **kwargs):
+    """A model with convolutions, and a fused Adam that does not magnify the noise of rounding."""
+    torch.manual_seed(0)
+    adam = partial(torch.optim.Adam, lr=1e-3, eps=1e-3, fused=True)
+    defaults = {"latent_dim": LATENT, "n_critic": 1, "g_optimizer": adam, "d_optimizer": adam, "ema_decay": 0.9}
+    return model_class(ConvGenerator(), Conv(channels=3), **defaults, **kwargs)
+
+
+def is_channels_last(x):
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("regularizers", [[], [R1(1.0)]])
+@pytest.mark.parametrize("model_class", [GAN, WGANGP])
+def test_channels_last_changes_the_layout_and_no_number(model_class, regularizers):
+    plain, model = (conv_model(model_class, regularizers=regularizers, channels_last=on) for on in (False, True))
+    compilation.lay_out_channels_last(model.generator, model.discriminator)
+    assert_plays_like(plain, model, sizes=(8, 5), channels=3)
+    for (key, value), other in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert value.shape == other.shape
+        if value.ndim == 4 and not key.startswith("g_ema"):
+            assert is_channels_last(value)
+            assert not is_channels_last(other)
+
+
+def test_checkpoints_with_and_without_channels_last_continue_each_other(tmp_path):
+    def train(on, steps, ckpt=None):
+        saver = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename=f"{on}-{{step}}")
+        model = conv_model(channels_last=on)
+        seen = []
+        model.discriminator.register_forward_pre_hook(lambda _, x: seen.append(is_channels_last(x[0])))
+        run = trainer(tmp_path, max_steps=steps, callbacks=[saver], enable_checkpointing=True)
+        run.fit(model, pictures(), ckpt_path=ckpt, weights_only=True)
+        assert all(is_channels_last(p) is on for p in model.parameters() if p.ndim == 4)
+        assert all(seen[-4:]) is on
+        return weights(model)
+
+    ends = {on: train(on, 6) for on in (False, True)}
+    assert_close(ends[False], ends[True])
+    for saved, resumed in ((False, True), (True, False)):
+        assert_close(ends[False], train(resumed, 6, tmp_path / f"{saved}-step=3.ckpt"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_channels_last_leaves_networks_without_convolutions_alone(name, tmp_path):
+    plain, model = (fit(build(name, channels_last=on), tmp_path, 2) for on in (False, True))
+    assert_close(plain, model, atol=0)
+
+
+@needs_penalties
+def test_both_together(told, tmp_path):
+    assert_close(*(fit(conv_model(compile=on, channels_last=on), tmp_path, 3, pictures()) for on in (False, True)))
+    assert 10 <= counters["stats"]["unique_graphs"] <= 12
+    assert not told

@@ -1,0 +1,165 @@
+"""N steps, an end, and the rest from the checkpoint are bit by bit what the whole run would have been."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from interrupted import VALIDATION, At, crash, equal, fit, states
+from toys import MODELS, same, weights
+
+MOMENTS = {  # hook, and global step at which it runs, of a signal that arrives; global step of the state that is saved
+    "in the middle of an epoch": ("on_before_optimizer_step", 7, 8),
+    "at the end of an epoch": ("on_train_batch_end", 10, 10),
+    "at its beginning": ("on_train_batch_start", 10, 11),
+    "before a validation": ("on_train_batch_end", 9, 9),
+    "within a validation": ("on_validation_batch_end", 9, 9),
+    "after a validation": ("on_validation_end", 9, 10),
+    "before one at the end of an epoch": ("on_train_batch_end", 15, 15),
+}
+
+
+def assert_resumes(tmp_path, name, hook, step, saved, **kwargs):
+    whole, whole_run, rows, _ = fit(tmp_path / "whole", name, **kwargs)
+    told = At(hook, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _, _, before, code = fit(tmp_path / "parts", name, told, **kwargs)
+    assert code == 143
+    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["global_step"] == saved
+    resumed, run, after, _ = fit(tmp_path / "parts", name, resume=True, **kwargs)
+    assert same(weights(whole), weights(resumed))
+    assert equal(states(whole_run), states(run))
+    rates = [[group["lr"] for o in r.optimizers for group in o.param_groups] for r in (whole_run, run)]
+    assert rates[0] == rates[1]
+    assert rows == before + after
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_told_to_end_goes_on_bit_by_bit(name, moment, tmp_path):
+    assert_resumes(tmp_path, name, *MOMENTS[moment])
+
+
+@pytest.mark.parametrize("moment", ["in the middle of an epoch", "at the end of an epoch"])
+@pytest.mark.parametrize("name", MODELS)
+def test_so_it_does_in_mixed_precision(name, moment, tmp_path):
+    assert_resumes(tmp_path, name, *MOMENTS[moment], precision="bf16-mixed")
+
+
+@pytest.mark.slow  # workers are started anew in each epoch
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_so_it_does_with_workers(name, moment, precision, tmp_path):
+    assert_resumes(tmp_path, name, *MOMENTS[moment], precision=precision, workers=2)
+
+
+@pytest.mark.parametrize("step", range(1, 16))
+def test_so_it_does_from_every_step_with_a_validation_at_each_end_of_an_epoch(step, tmp_path):
+    assert_resumes(tmp_path, "GAN", "on_train_batch_end", step, step, validation=None)
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 10])
+@pytest.mark.parametrize("validation", [VALIDATION, None])
+def test_a_run_that_came_to_its_end_can_be_made_longer(n, validation, tmp_path):
+    whole, _, rows, _ = fit(tmp_path / "whole", "DCGAN", validation=validation)
+    _, _, before, code = fit(tmp_path / "parts", "DCGAN", validation=validation, steps=n)
+    assert code is None
+    resumed, _, after, _ = fit(tmp_path / "parts", "DCGAN", validation=validation, resume=True)
+    assert same(weights(whole), weights(resumed))
+    assert rows == before + after
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 9, 10, 11])
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_train_batch_end", "on_validation_end"])
+@pytest.mark.parametrize("validation", [VALIDATION, None])
+def test_an_exception_between_steps_loses_nothing(validation, hook, step, tmp_path):
+    """The models here have no batch statistics: with them, a state within a step could be another."""
+    whole, _, rows, _ = fit(tmp_path / "whole", "GAN", validation=validation)
+    try:
+        fit(tmp_path / "parts", "GAN", At(hook, step, crash), validation=validation)
+    except RuntimeError:
+        assert not (tmp_path / "parts" / "exception.ckpt").exists()
+        resumed, _, after, _ = fit(tmp_path / "parts", "GAN", resume=True, validation=validation)
+        assert same(weights(whole), weights(resumed))
+        assert after == rows[-len(after) :]
+    else:
+        assert hook == "on_validation_end"  # which was not at this step
+
+
+def test_an_exception_within_a_step_leaves_the_last_whole_state(tmp_path):
+    with pytest.raises(RuntimeError, match="no more"):
+        fit(tmp_path, "DCGAN", At("on_before_optimizer_step", 8, crash))  # the generator's: D has made its step
+    assert torch.load(tmp_path / "exception.ckpt", weights_only=True)["global_step"] == 8
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_each_signal_has_its_code(number, tmp_path):
+    told = At("on_train_batch_start", 4, lambda: os.kill(os.getpid(), getattr(signal, number)))
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    model, run, _, code = fit(tmp_path, "GAN", told)
+    assert code == 128 + getattr(signal, number)
+    assert run.global_step == model.trainer.global_step == 5
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+
+
+def test_noise_of_dropout_is_a_function_of_the_step_and_not_of_what_was_drawn_before(tmp_path):
+    torch.manual_seed(1)
+    first = fit(tmp_path / "a", "GAN")[0]
+    torch.manual_seed(2)
+    torch.rand(5)
+    assert same(weights(first), weights(fit(tmp_path / "b", "GAN")[0]))
+
+
+WORDS = [
+    *("fit", "--model", "DCGAN", "--model.generator", "DCGANGenerator", "--model.discriminator", "DCGANDiscriminator"),
+    *("--model.generator.width=8", "--model.discriminator.width=8", "--model.generator.image_size=8"),
+    *("--model.discriminator.image_size=8", "--model.generator.channels=1", "--model.discriminator.channels=1"),
+    *("--model.ema_decay=0.9", "--data.dataset=digits", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=3"),
+    *("--trainer.max_steps=60", "--trainer.val_check_interval=20", "--checkpoint_every=7", "--sample_every=1000"),
+    *("--trainer.enable_progress_bar=false", "--resume"),
+]
+
+
+def command(folder, *words, **kwargs):
+    folder.mkdir(exist_ok=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lit_gans", *words], cwd=folder, env=env, stdout=-1, stderr=subprocess.STDOUT,
+        text=True, **kwargs,
+    )  # fmt: skip
+
+
+@pytest.mark.slow  # processes that import torch
+def test_a_killed_command_resumes_with_logs_without_gap_or_overlap(tmp_path):
+    whole = command(tmp_path / "whole", *WORDS)
+    parts = command(tmp_path / "parts", *WORDS)
+    last = tmp_path / "parts" / "runs" / "dcgan-digits" / "version_0" / "checkpoints" / "last.ckpt"
+    while not last.with_name("last.ckpt.previous").exists():  # the second is written: somewhere after step 14
+        assert parts.poll() is None, parts.stdout.read()
+    parts.kill()
+    parts.communicate()
+    resumed = command(tmp_path / "parts", *WORDS)
+    told = resumed.communicate(timeout=120)[0]
+    assert resumed.returncode == 0, told
+    assert f"resume: {last.relative_to(tmp_path / 'parts')}, step" in told
+    assert whole.communicate(timeout=120)
+    folders = [tmp_path / part / "runs" / "dcgan-digits" / "version_0" for part in ("whole", "parts")]
+    assert [path.name for path in folders[1].parent.iterdir()] == ["version_0"]
+    states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in folders]
+    for key in ("state_dict", "optimizer_states", "lit_gans"):
+        assert equal(states[0].get(key), states[1].get(key)), key
+    tables = [list(csv.DictReader((folder / "metrics.csv").read_text().splitlines())) for folder in folders]
+    assert tables[0] == tables[1]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    scalars = []
+    for folder in folders:
+        events = EventAccumulator(str(folder), purge_orphaned_data=False).Reload()
+        scalars.append({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]})
+    assert scalars[0] == scalars[1]
