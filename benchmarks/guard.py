@@ -10,8 +10,8 @@ All on scikit-learn's digits, with the settings of configs/callbacks/guard.yaml,
 ``faults`` injects one fault into each run, at a random step: see ``FAULTS``. Each run is made with the guard and
 without, and once untouched, with the same seed. Told are the steps from the fault to the first event, whether weights
 held NaN or infinity after any step, and the Fréchet distance (``digits``) of 5,000 samples: the mean of the last four
-validations (twelve for GAN), 250 steps apart, since it scatters. A run without the guard whose weights are no longer finite is
-not run to its end: its distance counts as infinite.
+validations (twelve for GAN), 250 steps apart, since it scatters. A run without the guard whose weights are no longer
+finite is not run to its end: its distance counts as infinite.
 
 ``healthy`` trains five configurations with four seeds for 8,000 steps each and counts what the guard says.
 

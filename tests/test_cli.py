@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning import Callback
 from PIL import Image
 from refusals import refused
 from torch import nn
 
 from lit_gans.cli import COMMANDS, main
+from lit_gans.commands import resuming, training
 from lit_gans.commands.sampling import write_grid
 from lit_gans.models import CGAN, GAN
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
@@ -689,3 +692,131 @@ def test_a_guard_that_is_there_twice(capsys, tmp_path, monkeypatch):
     assert "there are two GradientNormMonitor" in refused(
         capsys, "fit", "--config", configs / "quickstart.yaml", *overlay
     )
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("resume")]
+
+
+def begin(*words):
+    main(["fit", *SHORT, "--checkpoint_every", "2", *map(str, words)])
+
+
+def test_resume_goes_on_in_the_folder_of_the_run_and_tells_once_what_changed(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    begin()
+    with caplog.at_level("INFO"):
+        begin("--resume", "--trainer.max_steps", 6, "--model.d_lr", 1e-4)
+    assert messages(caplog) == [
+        "resume: runs/gan-digits/version_0/checkpoints/last.ckpt, step 4",
+        "resume: d_lr 0.0002 → 0.0001",
+        "resume: trainer.max_steps 4 → 6",
+    ]
+    assert [path.name for path in Path("runs/gan-digits").iterdir()] == ["version_0"]
+    folder = Path("runs/gan-digits/version_0")
+    assert load(folder / LAST)["global_step"] == 6
+    assert load(folder / LAST)["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-4
+    steps = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)["step"].tolist()
+    assert sorted(set(steps)) == [0, 1, 2, 3, 4, 5]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["resume"], config["ckpt_path"], config["trainer"]["max_steps"]) == (False, None, 6)
+
+
+@pytest.mark.parametrize("words", [["--resume"], ["--ckpt_path", "last"]])
+def test_resume_without_a_run_begins_one_and_says_so(words, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO"):
+        begin(*words)
+    assert messages(caplog) == ["resume: there is no checkpoint in runs/gan-digits/version_0 yet, the run begins"]
+    assert load(Path("runs/gan-digits/version_0") / LAST)["global_step"] == 4
+
+
+def test_resume_takes_the_newest_whole_state(tmp_path, monkeypatch, caplog, capsys):
+    monkeypatch.chdir(tmp_path)
+    begin()
+    folder = Path("runs/gan-digits/version_0")
+    os.truncate(folder / LAST, 2000)
+    with caplog.at_level("INFO"):
+        begin("--ckpt_path", folder, "--trainer.max_steps", 5)
+    assert "last.ckpt is truncated" in messages(caplog)[0]
+    assert messages(caplog)[1] == f"resume: {folder / LAST}.previous, step 2"
+    steps = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)["step"].tolist()
+    assert steps == sorted(steps)
+    assert load(folder / LAST)["global_step"] == 5
+    for name in ("last.ckpt", "last.ckpt.previous"):
+        os.truncate(folder / "checkpoints" / name, 2000)
+    assert "none of the checkpoints in" in refused(capsys, "fit", *SHORT, "--ckpt_path", folder)
+
+
+def test_what_cannot_change_within_a_run_is_refused_and_the_run_stays_as_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    begin()
+    folder = Path("runs/gan-digits/version_0")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    wider = "--model.discriminator.widths=[32]"
+    assert "(16, 64) in the checkpoint, (32, 64) in the model" in refused(capsys, "fit", *SHORT, "--resume", wider)
+    other = ["--ckpt_path", folder, "--model", "WGAN"]
+    assert "is a run of lit_gans.models.gan.GAN, the config asks for" in refused(capsys, "fit", *SHORT, *other)
+    optimizer = ["--resume", "--model.g_optimizer", "torch.optim.RMSprop"]
+    assert "state of Adam and Adam" in refused(capsys, "fit", *SHORT, *optimizer)
+    checkpoint = load(folder / LAST)
+    checkpoint["lit_gans"]["format"] = 99
+    torch.save(checkpoint, "future.ckpt")
+    assert "format 99, of a later lit_gans" in refused(capsys, "fit", *SHORT, "--ckpt_path", "future.ckpt")
+    Path("empty").mkdir()
+    assert "empty holds no checkpoint" in refused(capsys, "fit", *SHORT, "--ckpt_path", "empty")
+    assert [path.name for path in Path("runs/gan-digits").iterdir()] == ["version_0"]
+    kept = {path: content for path, content in before.items() if path.suffix in (".ckpt", ".yaml")}
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_a_folder_that_a_living_process_writes_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    begin()
+    folder = Path("runs/gan-digits/version_0")
+    resuming._locks.pop(folder.resolve()).close()
+    hold = f"import fcntl; f = open('{folder}/.lock', 'a'); fcntl.flock(f, 2); print(1, flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline()
+    assert f"{folder} is being written by process {os.getpid()}" in refused(capsys, "fit", *SHORT, "--resume")
+    holder.communicate(b"\n")
+    begin("--resume", "--trainer.max_steps", 5)
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, "fit", *SHORT, "--trainer.accelerator", "gpu")
+    refused(capsys, "fit", *SHORT, "--model.latent_dim", "7")
+    assert not list(Path("runs/gan-digits").iterdir())
+
+
+@pytest.mark.parametrize("rate", [2e-4, 1e-4])
+def test_a_schedule_goes_on_in_the_proportion_of_the_rates(rate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--model.g_scheduler", "torch.optim.lr_scheduler.StepLR", "--model.g_scheduler.step_size", 3]
+    begin(*words)
+    begin(*words, "--resume", "--trainer.max_steps", 7, "--model.g_lr", rate)
+    group = load(Path("runs/gan-digits/version_0") / LAST)["optimizer_states"][1]["param_groups"][0]
+    assert group["lr"] == pytest.approx(rate * 0.1**2)
+
+
+def test_slurm_is_asked_to_start_the_job_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho $* > asked\n")
+    (tmp_path / "scontrol").chmod(0o755)
+
+    class Warn(Callback):
+        def on_train_batch_start(self, trainer, *args):
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(training.CommandLine, "callbacks", lambda self, *args, make=training.CommandLine.callbacks: [
+        Warn(), *make(self, *args)
+    ])  # fmt: skip
+    with pytest.raises(SystemExit) as left:
+        begin()
+    assert left.value.code == 128 + signal.SIGUSR1
+    assert Path("asked").read_text() == "requeue 123\n"
+    assert load(Path("runs/gan-digits/version_0") / LAST)["global_step"] == 3

@@ -2,7 +2,7 @@
 
 Lightning tells from its counters what was under way when a checkpoint was written. It goes on exactly from the end of a
 training batch without validation, from the end of a validation and from the end of an epoch. The functions here set
-the counters of other moments to the nearest of these.
+the counters of other moments to the nearest of these, and those of a validation to those of the batch before.
 """
 
 from collections.abc import Iterator
@@ -28,22 +28,19 @@ def in_step(trainer: Trainer) -> bool:
 
 @contextmanager
 def after_validation(trainer: Trainer) -> Iterator[None]:
-    """For a checkpoint at the end of a validation.
+    """For a checkpoint at the end of a validation: within this context, counters are as before it.
 
-    Lightning skips that validation on resuming if it is due then. One that was made because training stops is not:
-    for it the counters stand, within this context, as at the end of the training batch.
+    Lightning then passes over a validation that is due where it resumes. From its own counters it does so only if the
+    resumed run validates at the same steps, and else loses a batch.
     """
-    stops, trainer.should_stop = trainer.should_stop, False
-    skipped = validation_due(trainer)
-    trainer.should_stop = stops
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress
     for counts in (progress.current, progress.total):
-        counts.completed -= not skipped
+        counts.completed -= 1
     try:
         yield
     finally:
         for counts in (progress.current, progress.total):
-            counts.completed += not skipped
+            counts.completed += 1
 
 
 def settle(trainer: Trainer) -> None:
@@ -58,8 +55,12 @@ def settle(trainer: Trainer) -> None:
         if validation_due(trainer):
             progress.increment_completed()
             _begin_validation(loop.val_loop.batch_progress)
-    elif not _at_end_of_epoch(trainer) and validation_due(trainer):
-        loop._batches_that_stepped -= 1  # the validation was made; Lightning counts this batch when it skips it
+    elif progress.current.completed and not _at_end_of_epoch(trainer):
+        for counts in (progress.current, progress.total):
+            counts.completed -= 1
+        loop._batches_that_stepped -= 1  # Lightning counts it when it ends that batch on resuming
+    elif not progress.current.completed and validation_due(trainer):
+        loop._batches_that_stepped -= 1  # counted when a validation is passed over before the first batch of an epoch
 
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:

@@ -142,10 +142,8 @@ class SaveConfig(Callback):
         self.text, self.config, self.folder = text, config, folder
 
     @rank_zero_only
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it once, before training starts."""
-        if stage != "fit":
-            return
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it once it is sure that training starts: a run that cannot go on keeps the config it had."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / ".config.yaml.partial"
         partial.write_text(self.text, encoding="utf-8")

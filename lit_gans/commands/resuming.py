@@ -1,6 +1,7 @@
 """Going on with a run: in which folder, from which checkpoint, with which changes."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,9 +14,19 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lit_gans.commands.errors import UserError
 from lit_gans.plugins import CheckpointError, read
 
-__all__ = ("changes", "claim_version", "lock", "newest_checkpoint", "newest_version", "next_version")
+__all__ = (
+    "begun",
+    "changes",
+    "claim_version",
+    "discard_unused",
+    "lock",
+    "newest_checkpoint",
+    "newest_version",
+    "next_version",
+)
 
 _locks: dict[Path, IO[str]] = {}  # held until the process ends
+_unused: set[Path] = set()  # folders that were made for runs that have not begun
 
 
 def version_of(folder: Path) -> int:
@@ -44,7 +55,19 @@ def claim_version(folder: Path) -> Path:
             return path
         with suppress(FileExistsError):
             path.mkdir(parents=True)
+            _unused.add(path.resolve())
             return path
+
+
+def begun(folder: Path) -> None:
+    """Training begins: its folder stays, whatever comes."""
+    _unused.discard(folder.resolve())
+
+
+def discard_unused() -> None:
+    """Take the folder of a run away that ended before training began, so that none goes on with it."""
+    while _unused:
+        shutil.rmtree(_unused.pop(), ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -106,6 +129,7 @@ def lock(folder: Path) -> None:
         import fcntl
     except ImportError:  # no such locks here
         return
+    given, folder = folder, folder.resolve()
     if folder in _locks:
         return
     file = (folder / ".lock").open("a+", encoding="utf-8")
@@ -115,7 +139,7 @@ def lock(folder: Path) -> None:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
-        raise UserError(f"{folder} is being written by {holder}: stop that, or start a run of its own") from error
+        raise UserError(f"{given} is being written by {holder}: stop that, or start a run of its own") from error
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import warnings
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import Namespace
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed import DistNetworkError
 
 from lit_gans.callbacks import SampleGrid
 from lit_gans.callbacks.logs import LogPosition
@@ -25,7 +27,16 @@ from lit_gans.callbacks.signals import StopOnSignal
 from lit_gans.commands.checkpoint import read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser, explain
-from lit_gans.commands.resuming import changes, claim_version, lock, newest_checkpoint, newest_version, next_version
+from lit_gans.commands.resuming import (
+    begun,
+    changes,
+    claim_version,
+    discard_unused,
+    lock,
+    newest_checkpoint,
+    newest_version,
+    next_version,
+)
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
 from lit_gans.plugins import AppendingCSVLogger
@@ -95,6 +106,8 @@ def run(
         )
     except ValueError as error:  # raised by a class while jsonargparse built it, wrapped in pages of its own
         raise UserError(explain(str(error))) if "Does not validate" in str(error) else error from None
+    finally:
+        discard_unused()
 
 
 class CommandLine(LightningCLI):
@@ -236,7 +249,7 @@ class CommandLine(LightningCLI):
             ours.append(OptionsOfConfig())
         if trainer.enable_progress_bar is not False:
             ours.append(GameProgressBar())
-        ours += [StopOnSignal(), LogPosition(folder)]
+        ours += [StopOnSignal(), LogPosition(folder), LambdaCallback(on_train_start=lambda *_: begun(folder))]
         ours.append(SampleGrid(every_n_steps=options.sample_every, dirpath=str(folder / "samples")))
         if trainer.enable_checkpointing is not False:
             if options.monitor is not None:
@@ -263,12 +276,19 @@ class CommandLine(LightningCLI):
         self.tell_start()
         try:
             self.trainer.fit(**kwargs)
-        except SIGTERMException as left:
-            if left.code == 128 + REQUEUE and "SLURM_JOB_ID" in os.environ:
+        except BaseException as error:
+            launcher: Any = self.trainer.strategy.launcher
+            if hasattr(launcher, "kill"):  # the other processes would wait for this one
+                launcher.kill(signal.SIGTERM)
+            if isinstance(error, DistNetworkError) and "EADDRINUSE" in str(error):
+                port = os.environ.get("MASTER_PORT")
+                raise UserError(f"port {port} is in use: set MASTER_PORT to a free one, or leave it out") from error
+            if isinstance(error, SIGTERMException) and error.code == 128 + REQUEUE and "SLURM_JOB_ID" in os.environ:
                 requeue()
             raise
         finally:
-            rank_zero_info(f"run folder: {self.run_folder}")
+            if self.run_folder.exists():
+                rank_zero_info(f"run folder: {self.run_folder}")
 
     def tell_start(self) -> None:
         """What trains, on what, and which of the options that change speed and precision are on."""

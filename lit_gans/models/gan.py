@@ -72,8 +72,9 @@ class GAN(TwoPlayerModule):
         terms = {"discriminator": self.update("discriminator", *self.rounds("discriminator", real, y, step))}
         self.images_seen += len(real) * self.trainer.world_size
         if (step + 1) % self.n_critic == 0:
+            scale = self.loss_scale
             terms["generator"] = self.update("generator", *self.rounds("generator", real, y, step))
-            self.update_ema(len(real) * self.trainer.world_size * self.n_critic)
+            self.update_ema(len(real) * self.trainer.world_size * self.n_critic, scale)
         self.step_schedulers()
         self.log_step(terms, step)
 

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 __all__ = ("GANDDPStrategy",)
 
-_LOST = re.compile(r"gloo/transport|collective operation timeout")
+_LOST = re.compile(r"gloo/transport|pair closure|collective operation timeout")
 _WAITED = re.compile(r"(?:Timed out waiting |Timeout\(ms\)=)(\d+)")
 _UNFINISHED = re.compile(r"Expected to have finished reduction in the prior iteration")
 

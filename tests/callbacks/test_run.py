@@ -112,15 +112,13 @@ def test_fast_dev_run_saves_nothing(tmp_path):
     assert list(tmp_path.glob("*.ckpt")) == []
 
 
-def test_the_config_is_written_before_training_and_only_for_training(tmp_path):
+def test_the_config_is_written_before_training(tmp_path):
     class Reads(Foreign):
         def on_train_start(self):
             assert (folder / "config.yaml").read_text() == "model: {g_lr: 0.5}  # ä"
 
     folder = tmp_path / "deep" / "run"
     callback = SaveConfig("model: {g_lr: 0.5}  # ä", {"model": {"g_lr": 0.5}}, folder)
-    callback.setup(None, None, "validate")
-    assert not folder.exists()
     for _ in range(2):  # a second run into the same folder is no error
         fit(tmp_path, Reads(), callback, max_steps=1)
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
@@ -141,7 +139,7 @@ def test_wandb_is_told_the_config(tmp_path):
 
     logger = Recorder()
     callback = SaveConfig("", {"model": {"g_lr": 0.5}}, tmp_path)
-    callback.setup(type("T", (), {"loggers": [logger]})(), None, "fit")
+    callback.on_train_start(type("T", (), {"loggers": [logger]})(), None)
     assert logger.run.config == {"model": {"g_lr": 0.5}}
 
 

@@ -287,6 +287,7 @@ def half_broken(graph, inputs):
     return aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=broken)(graph, inputs)
 
 
+@needs_penalties
 @pytest.mark.parametrize("backend", [broken, half_broken])
 def test_a_compiler_that_fails_stops_no_training(backend, told, monkeypatch, tmp_path):
     monkeypatch.setattr(compilation, "_BACKEND", backend)

@@ -178,17 +178,31 @@ class TwoPlayerModule(CheckpointModule):
         for config in self.trainer.lr_scheduler_configs:
             config.scheduler.step()  # type: ignore[call-arg]
 
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, without autocast, which would cast a float32 penalty's backward pass to half precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            super().manual_backward(loss, *args, **kwargs)
+
     # average of the generator
 
-    def update_ema(self, images: int) -> None:
+    @property
+    def loss_scale(self) -> float:
+        """The gradient scaler's, which falls if and only if it drops an update; 1 if there is none, or no average."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or not hasattr(self, "g_ema"):  # to read it is to wait for the device
+            return 1.0
+        return scaler.get_scale()
+
+    def update_ema(self, images: int, scale: float) -> None:
         """Move ``g_ema`` towards the generator.
 
         Args:
             images: Real images seen since the last update, over all ranks.
+            scale: ``loss_scale`` before the generator's update.
 
-        An update that was dropped, and left no gradients, leaves the average where it is.
+        An update that was dropped, and left no gradients or a lower scale, leaves the average where it is.
         """
-        if all(parameter.grad is None for parameter in self._parameters_of["generator"]):
+        if all(parameter.grad is None for parameter in self._parameters_of["generator"]) or self.loss_scale < scale:
             return
         if self.ema_kimg is not None:
             half_life = self.ema_kimg * 1000

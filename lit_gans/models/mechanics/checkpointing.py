@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from lit_gans.models.mechanics.sampling import SamplingModule
 from lit_gans.plugins import newest_whole
@@ -45,9 +47,10 @@ class CheckpointModule(SamplingModule):
         checkpoint["lit_gans"] = ours
         if world > 1 and (buffers := self._statistics()):
             mine = torch.cat([buffer.flatten().double() for buffer in buffers.values()])
-            ranks: Tensor = self.all_gather(mine)  # type: ignore[assignment]  # (world size, values)
-            checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(ranks.mean(0), buffers)
-            ours["buffers_of_ranks"] = ranks
+            ranks = [torch.empty_like(mine) for _ in range(world)]
+            dist.all_gather(ranks, mine)
+            checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(torch.stack(ranks).mean(0), buffers)
+            ours["buffers_of_ranks"] = torch.stack(ranks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting images, with the same noise, each rank with its own batch statistics.
@@ -109,6 +112,8 @@ class CheckpointModule(SamplingModule):
         Raises:
             ValueError: if an optimizer cannot read the state of the one that was saved; names both.
         """
+        if isinstance(wrapped := self.trainer.strategy.model, DistributedDataParallel):
+            wrapped.require_forward_param_sync = False  # would send rank 0's statistics to all, once, on resuming
         if self._buffers_of_rank is not None:
             buffers = self._statistics()
             for name, value in unflatten(self._buffers_of_rank, buffers).items():

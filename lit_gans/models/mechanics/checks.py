@@ -85,8 +85,6 @@ def check_strategy(strategy: Strategy, penalised: bool) -> None:
             strategy._layer_sync = BatchNormSync()
         if not isinstance(strategy, GANDDPStrategy):
             strategy._ddp_kwargs["find_unused_parameters"] = True
-        # each rank's batch statistics are its own until they are averaged; DDP would send rank 0's after resuming
-        strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
 
 
 def check_labels(model: "TwoPlayerModule", datamodule: Any) -> None:
