@@ -1,6 +1,7 @@
 """Mixed precision: what is computed in half, what must not be, and updates that the gradient scaler drops."""
 
 import copy
+import math
 import os
 import signal
 from functools import partial
@@ -39,7 +40,7 @@ def flat(tensors):
 
 
 def gradients(network):
-    return flat(parameter.grad for parameter in network.parameters())
+    return flat(parameter.grad for parameter in network.parameters() if parameter.grad is not None)
 
 
 def error(found, true):
@@ -102,8 +103,9 @@ def test_500_steps_stay_finite(name, plugin, tmp_path):
     assert run.global_step == 500
     assert torch.isfinite(torch.stack([loss.float() for loss in losses])).all()
     assert torch.isfinite(flat(value.float() for value in model.state_dict().values())).all()
-    if plugin is half:  # as many updates were dropped as the scale was halved
-        assert run.precision_plugin.scaler.get_scale() >= SCALE / 2**10
+    if plugin is half:  # 2**16 itself is more than half precision holds, so that the first update is dropped
+        dropped = math.log2(SCALE / run.precision_plugin.scaler.get_scale())
+        assert dropped == pytest.approx(2, abs=1)
 
 
 class Slope(WGANGP):
@@ -130,7 +132,7 @@ def test_penalties_and_their_gradients_are_those_of_single_precision(model_class
     class Look(Callback):
         def on_before_optimizer_step(self, trainer, module, optimizer):
             if optimizer is trainer.optimizers[0]:
-                found.append(gradients(module.discriminator.body))
+                found.append(gradients(module.discriminator))
 
     ends = []
     for plugins in (None, [plugin()]):

@@ -265,6 +265,10 @@ class TwoPlayerModule(CheckpointModule):
         if self._first_look_due:
             check_batch(cast("GAN", self), batch)
             self._first_look_due = False
+        if self._logs(self.trainer.global_step):  # else Lightning repeats the last value of a term of every n-th step
+            for metric in self.trainer.fit_loop.epoch_loop._results.values():
+                if not metric.meta.on_epoch:
+                    metric.reset()
 
     def frozen(self, player: Player) -> Any:
         """No gradients for this player's parameters within the context."""
@@ -272,8 +276,7 @@ class TwoPlayerModule(CheckpointModule):
 
     def log_step(self, terms: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """Log each player's terms and their sum on logging steps, in one call; nothing on others."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every < 1 or (step + 1) % every:
+        if not self._logs(step):
             return
         values: dict[str, Any] = {"train/kimg": self.images_seen / 1000}
         for player, named in terms.items():
@@ -281,6 +284,10 @@ class TwoPlayerModule(CheckpointModule):
             values |= {f"train/{letter}_{name}": value for name, value in named.items()}
             values[f"train/{letter}_loss"] = torch.stack([value.float() for value in named.values()]).sum()
         self.log_dict(values)
+
+    def _logs(self, step: int) -> bool:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (step + 1) % every == 0
 
     def average_buffers(self) -> None:
         """Average floating-point buffers (batch statistics) over ranks: manual optimisation never does."""
