@@ -163,3 +163,29 @@ def test_a_killed_command_resumes_with_logs_without_gap_or_overlap(tmp_path):
         events = EventAccumulator(str(folder), purge_orphaned_data=False).Reload()
         scalars.append({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]})
     assert scalars[0] == scalars[1]
+
+
+TWICE = """
+import os, signal, sys, time
+from interrupted import At, fit
+from pathlib import Path
+
+def twice():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("told", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+fit(Path("."), "GAN", At("on_train_batch_start", 3, twice))
+"""
+
+
+@pytest.mark.slow  # a process that imports torch
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "support"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50
+    )
+    assert done.stdout == "told\n"
+    assert done.returncode == -signal.SIGTERM
+    assert not (tmp_path / "last.ckpt").exists()

@@ -48,16 +48,20 @@ def description(model: "TwoPlayerModule", trainer: Trainer) -> dict[str, Any]:
         "torch": torch.__version__,
         "lightning": lightning.__version__,
     }
-    for name, source in {
-        "training": trainer.fit_loop._data_source,
-        "validation": trainer.fit_loop.epoch_loop.val_loop._data_source,
-    }.items():
-        if source.is_defined():
-            with isolate_rng():
-                loader = source.dataloader()
-            sizes = {"images": getattr(loader, "dataset", None), "batches": loader}
-            facts |= {f"{name} {what}": len(thing) for what, thing in sizes.items() if hasattr(thing, "__len__")}
+    training, validation = trainer.fit_loop._data_source, trainer.fit_loop.epoch_loop.val_loop._data_source
+    if training.is_defined():
+        with isolate_rng():
+            loader = training.dataloader()
+        facts |= {"training images": size(getattr(loader, "dataset", None)), "training batches": size(loader)}
+    if validation.is_defined():
+        with isolate_rng():  # ranks may have other numbers of its batches, which are looked at each once
+            facts["validation images"] = size(getattr(validation.dataloader(), "dataset", None))
     return facts
+
+
+def size(data: Any) -> int | None:
+    """Number of items, where there is one."""
+    return len(data) if hasattr(data, "__len__") else None
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

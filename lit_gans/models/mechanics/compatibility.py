@@ -249,7 +249,7 @@ RULES = (
         "batch norm and several processes",
         "warning",
         "each normalises by its own images alone, so that their number changes the result",
-        f"use Trainer(sync_batchnorm=True) on GPUs without a gradient penalty, or give the network {_OTHER_NORM}",
+        f"use Trainer(sync_batchnorm=True), or give the network {_OTHER_NORM}",
         _batch_norm_in_processes,
     ),
     Rule(
