@@ -74,6 +74,8 @@ def kill(folder, slow, rng):
     checkpoints = run_of(folder) / "checkpoints"
     before = newest(checkpoints)
     process = start(folder, slow)
+    for aside in checkpoints.glob(".*.partial"):
+        aside.unlink()
     wait_for(process, lambda: newest(checkpoints) != before)  # it trains and has saved: nothing tells of less
     deadline = time.monotonic() + rng.uniform(0, 2.5)
     wait_for(process, lambda: time.monotonic() > deadline)
@@ -138,7 +140,11 @@ def main():
             print(rows[-1], flush=True)
             if row["ended"]:
                 ends += 1
-                same += equal(expected, result(folder))
+                found = result(folder)
+                differs = [key for key in expected if not equal(expected[key], found[key])]
+                same += not differs
+                if differs:
+                    print(f"run {runs} differs in {', '.join(differs)}", flush=True)
                 shutil.rmtree(folder)
                 folder = None
     half, failed = sum(row["half"] for row in rows), sum(row["failed"] for row in rows)

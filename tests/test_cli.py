@@ -820,3 +820,18 @@ def test_slurm_is_asked_to_start_the_job_again(tmp_path, monkeypatch, caplog):
     assert left.value.code == 128 + signal.SIGUSR1
     assert Path("asked").read_text() == "requeue 123\n"
     assert load(Path("runs/gan-digits/version_0") / LAST)["global_step"] == 3
+
+
+def test_resuming_from_a_newer_best_makes_it_the_last(tmp_path, monkeypatch, caplog):
+    """As after a kill between the two writes that follow the last validation."""
+    monkeypatch.chdir(tmp_path)
+    begin("--trainer.val_check_interval", 2, "--monitor", "val/d_loss", "--monitor_mode", "max")
+    checkpoints = Path("runs/gan-digits/version_0/checkpoints")
+    (checkpoints / "best.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes())
+    (checkpoints / "last.ckpt.previous").replace(checkpoints / "last.ckpt")
+    os.utime(checkpoints / "last.ckpt", (0, 0))
+    assert load(checkpoints / "last.ckpt")["global_step"] == 2
+    with caplog.at_level("INFO"):
+        begin("--resume", "--trainer.val_check_interval", 2, "--monitor", "val/d_loss", "--monitor_mode", "max")
+    assert messages(caplog) == [f"resume: {checkpoints}/best.ckpt, step 4"]
+    assert load(checkpoints / "last.ckpt")["global_step"] == 4

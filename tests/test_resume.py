@@ -50,11 +50,17 @@ def test_so_it_does_in_mixed_precision(name, moment, tmp_path):
 
 
 @pytest.mark.slow  # workers are started anew in each epoch
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("name", MODELS)
 def test_so_it_does_with_workers(name, moment, precision, tmp_path):
     assert_resumes(tmp_path, name, *MOMENTS[moment], precision=precision, workers=2)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_so_it_does_with_workers_in_the_middle_of_an_epoch(precision, tmp_path):
+    assert_resumes(tmp_path, "DCGAN", *MOMENTS["in the middle of an epoch"], precision=precision, workers=2)
 
 
 @pytest.mark.parametrize("step", range(1, 16))

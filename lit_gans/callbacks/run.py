@@ -13,14 +13,20 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lit_gans.callbacks.progress_state import after_validation, in_step, settle, validation_due
+from lit_gans.plugins import use_safe_io
 
 __all__ = ("BestCheckpoint", "LastCheckpoint", "SaveConfig")
 
 
 class _Checkpoint(ModelCheckpoint):
-    """A file that could not be written is told of and tried again at the next turn; training goes on."""
+    """Files that are never half; one that could not be written is told of, tried again, and training goes on."""
 
     _failed = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the trainer write so, unless it was given a way of its own."""
+        super().setup(trainer, pl_module, stage)
+        use_safe_io(trainer.strategy)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         state = self._last_global_step_saved, self._last_checkpoint_saved

@@ -20,6 +20,7 @@ __all__ = (
     "claim_version",
     "discard_unused",
     "lock",
+    "make_last",
     "newest_checkpoint",
     "newest_version",
     "next_version",
@@ -90,6 +91,16 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     if damaged is not None:
         raise UserError(f"none of the checkpoints in {folder / 'checkpoints'} is whole") from damaged
     return None
+
+
+@rank_zero_only
+def make_last(path: Path) -> None:
+    """Have ``last.ckpt`` be the state that the run goes on from, so that it is the newest even if no step follows."""
+    last = path.with_name("last.ckpt")
+    if path != last:
+        aside = last.with_name(".last.ckpt.partial")
+        shutil.copyfile(path, aside)
+        aside.replace(last)
 
 
 def changes(folder: Path, config: str) -> Iterator[str]:

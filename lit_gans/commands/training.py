@@ -15,6 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed import DistNetworkError
@@ -24,6 +25,7 @@ from lit_gans.callbacks.logs import LogPosition
 from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.signals import StopOnSignal
+from lit_gans.cli import unknown
 from lit_gans.commands.checkpoint import read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser, explain
@@ -33,6 +35,7 @@ from lit_gans.commands.resuming import (
     claim_version,
     discard_unused,
     lock,
+    make_last,
     newest_checkpoint,
     newest_version,
     next_version,
@@ -157,6 +160,9 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and put the loggers into it."""
         options = self.config[str(self.subcommand)]
+        strategies = ["auto", *StrategyRegistry.available_strategies()]
+        if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
+            raise UserError(unknown("strategy", options.trainer.strategy, strategies))
         limits = options.trainer.max_steps, options.trainer.max_epochs, options.trainer.max_time
         if limits == (-1, None, None):
             options.trainer.max_steps = DEFAULT_STEPS
@@ -199,6 +205,7 @@ class CommandLine(LightningCLI):
             return folder
         path, checkpoint = found
         rank_zero_info(f"resume: {path}, step {checkpoint['global_step']}")
+        make_last(path)
         self.cut_logs(folder, checkpoint.get("logs", {"lengths": {}}))
         options.ckpt_path, self.resumed = str(path), checkpoint
         return folder
@@ -287,7 +294,7 @@ class CommandLine(LightningCLI):
                 requeue()
             raise
         finally:
-            if self.run_folder.exists():
+            if self.trainer.global_step:
                 rank_zero_info(f"run folder: {self.run_folder}")
 
     def tell_start(self) -> None:

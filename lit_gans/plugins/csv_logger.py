@@ -11,12 +11,20 @@ __all__ = ("AppendingCSVLogger",)
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Lightning's deletes what it finds."""
+    """Lightning's deletes what it finds, and rewrites the file in place when a new metric comes."""
 
     def _check_log_dir_exists(self) -> None:
         if os.path.isfile(self.metrics_file_path):
             with open(self.metrics_file_path, encoding="utf-8", newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = self.metrics_file_path
+        with open(path, encoding="utf-8", newline="") as file, open(f"{path}.partial", "w", newline="") as aside:
+            writer = csv.DictWriter(aside, fieldnames)
+            writer.writeheader()
+            writer.writerows(csv.DictReader(file))
+        os.replace(f"{path}.partial", path)
 
 
 class AppendingCSVLogger(CSVLogger):
