@@ -18,7 +18,7 @@ MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the versio
     "": set(),  # lit_gans/__init__.py imports when asked
     "__main__": {"cli"},
     "augment": set(),
-    "callbacks": {"functional", "metrics", "models", "plugins"},
+    "callbacks": {"functional", "metrics", "models"},
     "cli": ANYTHING,
     "commands": ANYTHING,
     "data": set(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 __all__ = ("LogPosition",)
 
@@ -16,16 +17,18 @@ LINES, EVENTS = ("metrics.csv", "health.jsonl"), "events.out.tfevents.*"
 class LogPosition(Callback):
     """Notes in each checkpoint how long the logs in a folder are, and what of this step is not yet in them.
 
-    On resuming, :meth:`cut_back` first takes out of the logs what came after the checkpoint; the first step then adds
-    what the checkpoint came before.
+    On resuming, training begins with taking out of the logs what came after the checkpoint, and adding what the
+    checkpoint came before.
 
     Args:
         folder: Of the run: its ``metrics.csv``, ``health.jsonl`` and TensorBoard's event files.
+        position: ``logs`` of the checkpoint that the run in this folder goes on from, if it does.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, position: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        self._pending: dict[str, Any] | None = None
+        self._position = position or None
+        self._found = list(logs(folder)) if position else []
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write out what the loggers hold back, and measure."""
@@ -33,30 +36,24 @@ class LogPosition(Callback):
             return
         position: dict[str, Any] = {"lengths": {}, "pending": pending(trainer)}
         for logger in trainer.loggers:
-            logger.save()
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
+            try:
+                logger.save()
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.flush()
+            except OSError as error:
+                rank_zero_warn(f"{type(logger).__name__} could not write: {error}")
             if isinstance(logger, WandbLogger):
                 position["wandb"] = logger.version
         for path in logs(self.folder):
             position["lengths"][path.name] = lines(path) if path.name in LINES else path.stat().st_size
         checkpoint["logs"] = position
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember what is to be added."""
-        self._pending = checkpoint.get("logs", {}).get("pending")
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add it."""
-        if self._pending is not None:
-            for logger in trainer.loggers:
-                logger.log_metrics(self._pending["metrics"], step=self._pending["step"])
-            self._pending = None
-
-    @staticmethod
-    def cut_back(folder: Path, position: Mapping[str, Any]) -> None:
-        """Take out of the logs in ``folder`` what is not before a checkpoint; ``position`` is its ``logs``."""
-        for path in logs(folder):
+        """Have the logs end where the checkpoint stands: now, since nothing refuses the run any more."""
+        position, self._position = self._position, None
+        if position is None or not trainer.is_global_zero:
+            return
+        for path in self._found:
             length = position["lengths"].get(path.name, 0)
             if not length:
                 path.unlink()
@@ -64,6 +61,9 @@ class LogPosition(Callback):
                 keep_lines(path, length)
             else:
                 os.truncate(path, min(length, path.stat().st_size))
+        if pending := position["pending"]:
+            for logger in trainer.loggers:
+                logger.log_metrics(pending["metrics"], step=pending["step"])
 
 
 def pending(trainer: Trainer) -> dict[str, Any] | None:

@@ -13,20 +13,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lit_gans.callbacks.progress_state import after_validation, in_step, settle, validation_due
-from lit_gans.plugins import use_safe_io
 
 __all__ = ("BestCheckpoint", "LastCheckpoint", "SaveConfig")
 
 
 class _Checkpoint(ModelCheckpoint):
-    """Files that are never half; one that could not be written is told of, tried again, and training goes on."""
+    """A file that could not be written is told of and tried again at the next turn; training goes on."""
 
     _failed = False
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the trainer write so, unless it was given a way of its own."""
-        super().setup(trainer, pl_module, stage)
-        use_safe_io(trainer.strategy)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         state = self._last_global_step_saved, self._last_checkpoint_saved
@@ -34,8 +28,12 @@ class _Checkpoint(ModelCheckpoint):
         try:
             super()._save_checkpoint(trainer, filepath)
         except OSError as failure:  # on the one process that writes: the others wait at this barrier
-            error = str(failure)
             trainer.strategy.barrier("Trainer.save_checkpoint")
+            if getattr(failure, "late", False):
+                rank_zero_warn(f"an earlier checkpoint could not be written: {failure}")
+                self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, filepath
+            else:
+                error = str(failure)
         error = trainer.strategy.broadcast(error)
         self._failed = error is not None
         if self._failed:

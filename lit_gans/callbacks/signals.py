@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -25,7 +27,8 @@ class StopOnSignal(Callback):
 
     What is in the trainer then saves the state (``LastCheckpoint`` does), and the process ends with the code that
     shells use for a signal: 143, 130 or 138. A validation that is due or running is left and done anew on resuming.
-    With several processes it is enough that one of them is told: all end after the same step.
+    With several processes it is enough that one of them is told: all end after the same step, or before the next
+    validation; those that Lightning launched end with 0, the first with the code.
 
     Lightning's own handlers are replaced while training lasts: that for SIGTERM communicates from within the handler,
     which can wait for ever; that for Ctrl-C leaves in the middle of a step, without a checkpoint.
@@ -85,21 +88,20 @@ class StopOnSignal(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave before a validation."""
-        if self.received and not trainer.sanity_checking:
+        if self.received and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             raise SIGTERMException
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Leave within a validation."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            told = torch.tensor(self._mine, device=trainer.strategy.root_device)
-            if trainer.world_size > 1:
-                dist.all_reduce(told, dist.ReduceOp.MAX)
-            self.received = int(told)
-            if self.received:
-                raise SIGTERMException
+        """Leave within a validation; not with several processes, which may have other numbers of its batches."""
+        if self._mine and trainer.world_size == 1 and trainer.state.fn == TrainerFn.FITTING:
+            self.received = self._mine
+            raise SIGTERMException
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Set the code of the exit."""
         if isinstance(exception, SIGTERMException) and self.received:
-            exception.code = 128 + self.received
+            launched = isinstance(trainer.strategy, ParallelStrategy) and isinstance(
+                trainer.strategy.cluster_environment, LightningEnvironment
+            )  # by Lightning, which kills the first process where it stands once another ends with any code but 0
+            exception.code = 0 if launched and trainer.local_rank else 128 + self.received
             rank_zero_info(f"{signal.Signals(self.received).name}: training ends after step {trainer.global_step}")

@@ -4,11 +4,10 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import lit_gans.networks  # noqa: F401 - Lightning rebuilds classes that are imported, no others
 from lit_gans.commands.errors import UserError
 from lit_gans.models import GAN
+from lit_gans.plugins import CheckpointError, newest_whole
 
 __all__ = ("load_model", "read_checkpoint")
 
@@ -19,14 +18,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: if the file is missing, truncated, holds objects that would execute code, or is not one of ours.
     """
-    if not Path(path).is_file():
-        raise UserError(f"no checkpoint at {path}; fit writes them to runs/<model>-<data>/version_<n>/checkpoints/")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what zip, pickle and itself happen to meet in a broken file
-        reason = "holds objects other than tensors and plain values" if "eights_only" in str(error) else "is truncated"
-        detail = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{path} {reason} or is not a checkpoint at all: {detail}") from error
+        checkpoint = newest_whole(path, "cpu")[1]
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(
+            f"no checkpoint at {path}; fit writes them to runs/<model>-<data>/version_<n>/checkpoints/"
+        ) from error
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
     if not isinstance(checkpoint, dict) or "lit_gans" not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(f"{path} is a file of torch, but not a checkpoint of a lit_gans model")
     return checkpoint

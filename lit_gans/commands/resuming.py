@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -26,7 +25,7 @@ __all__ = (
     "next_version",
 )
 
-_locks: dict[Path, IO[str]] = {}  # held until the process ends
+_locks: dict[Path, int] = {}  # held until the process ends
 _unused: set[Path] = set()  # folders that were made for runs that have not begun
 
 
@@ -140,18 +139,27 @@ def lock(folder: Path) -> None:
         import fcntl
     except ImportError:  # no such locks here
         return
-    given, folder = folder, folder.resolve()
-    if folder in _locks:
+    place = folder.resolve()
+    if place in _locks:
         return
-    file = (folder / ".lock").open("a+", encoding="utf-8")
+    handle = os.open(place, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise UserError(f"{given} is being written by {holder}: stop that, or start a run of its own") from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    _locks[folder] = file
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = holder_of(handle)
+        os.close(handle)
+        raise UserError(f"{folder} is being written by {holder}: stop that, or start a run of its own") from error
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return
+    _locks[place] = handle
+
+
+def holder_of(handle: int) -> str:
+    """Who has the lock, as far as the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text("utf-8").splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].endswith(f":{os.fstat(handle).st_ino}"):
+                return f"process {words[4]}"
+    return "another process"

@@ -14,14 +14,14 @@ from jsonargparse import Namespace
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed import DistNetworkError
 
 from lit_gans.callbacks import SampleGrid
-from lit_gans.callbacks.logs import LogPosition
+from lit_gans.callbacks.logs import LogPosition, logs
 from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.signals import StopOnSignal
@@ -42,11 +42,12 @@ from lit_gans.commands.resuming import (
 )
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
-from lit_gans.plugins import AppendingCSVLogger
+from lit_gans.plugins import AppendingCSVLogger, PatientTensorBoardLogger
 
 __all__ = ("CommandLine", "main")
 
 DEFAULT_STEPS = 10_000
+SCHEDULED = ("lr", "betas", "momentum")  # what schedules change
 REQUEUE = 10  # SIGUSR1, by which SLURM warns a job of its end
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data module's loader deals the samples out to ranks itself
@@ -116,7 +117,7 @@ def run(
 class CommandLine(LightningCLI):
     """LightningCLI with a run folder, and without its surprises."""
 
-    resumed: dict[str, Any] | None = None  # the checkpoint that the run of this folder goes on from
+    resumed: dict[str, Any] | None = None  # of the checkpoint that the run of this folder goes on from
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -185,43 +186,38 @@ class CommandLine(LightningCLI):
         self.tell_changes()
 
     def choose_folder(self, root: Path) -> Path:
-        """The folder of this run: a new one, or that of the run it goes on with, whose logs are cut back to then."""
+        """The folder of this run: a new one, or that of the run it goes on with."""
         options = self.config[str(self.subcommand)]
-        given = Path(options.ckpt_path) if options.ckpt_path and Path(options.ckpt_path).is_dir() else None
+        path = Path(options.ckpt_path) if options.ckpt_path and options.ckpt_path != "last" else None
+        given = path if path is not None and path.is_dir() else None
         restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-        if not (options.resume or restarted or given or options.ckpt_path == "last"):
-            folder = claim_version(root)
-            lock(folder)
-            return folder
-        options.ckpt_path = None
-        folder = given or newest_version(root) or claim_version(root)
-        lock(folder)
-        found = newest_checkpoint(folder)
-        if found is None:
-            if given:
+        resumes = options.resume or restarted or given is not None or options.ckpt_path == "last"
+        folder = (given.parent if given and given.name == "checkpoints" else given) or newest_version(root)
+        if resumes and folder is not None:
+            found = newest_checkpoint(folder)
+            if found is not None:
+                lock(folder)
+                make_last(found[0])
+                options.ckpt_path = str(found[0])
+                self.resumed = {key: found[1].get(key, {}) for key in ("lit_gans", "logs", "global_step")}
+                rank_zero_info(f"resume: {found[0]}, step {self.resumed['global_step']}")
+                return folder
+            if given is not None:
                 raise UserError(f"{given} holds no checkpoint to go on from")
+        if folder is None or not resumes or next(logs(folder), None):
+            folder = claim_version(root)
+        lock(folder)
+        if resumes:
+            options.ckpt_path = None if path is None else str(path)
             rank_zero_info(f"resume: there is no checkpoint in {folder} yet, the run begins")
-            self.cut_logs(folder, {"lengths": {}})
-            return folder
-        path, checkpoint = found
-        rank_zero_info(f"resume: {path}, step {checkpoint['global_step']}")
-        make_last(path)
-        self.cut_logs(folder, checkpoint.get("logs", {"lengths": {}}))
-        options.ckpt_path, self.resumed = str(path), checkpoint
         return folder
-
-    @staticmethod
-    @rank_zero_only
-    def cut_logs(folder: Path, position: dict[str, Any]) -> None:
-        """Have the logs end where the checkpoint stands."""
-        LogPosition.cut_back(folder, position)
 
     def tell_changes(self) -> None:
         """One line for each option that is not what it was; refuse another model."""
         if self.resumed is None:
             return
         options = self.config[str(self.subcommand)]
-        wrote, asked = self.resumed.get("lit_gans", {}).get("class_path", "a foreign model"), options.model.class_path
+        wrote, asked = self.resumed["lit_gans"].get("class_path", "a foreign model"), options.model.class_path
         if wrote.rpartition(".")[2] != asked.rpartition(".")[2]:
             raise UserError(f"{self.run_folder} is a run of {wrote}, the config asks for {asked}")
         for change in changes(self.run_folder, self.config_text()):
@@ -243,7 +239,7 @@ class CommandLine(LightningCLI):
         """TensorBoard and CSV, side by side in the run folder."""
         folder = str(self.run_folder)
         return [
-            TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+            PatientTensorBoardLogger(folder, name="", version="", default_hp_metric=False),
             AppendingCSVLogger(folder, name="", version=""),
         ]
 
@@ -256,7 +252,11 @@ class CommandLine(LightningCLI):
             ours.append(OptionsOfConfig())
         if trainer.enable_progress_bar is not False:
             ours.append(GameProgressBar())
-        ours += [StopOnSignal(), LogPosition(folder), LambdaCallback(on_train_start=lambda *_: begun(folder))]
+        ours += [
+            StopOnSignal(),
+            LogPosition(folder, self.resumed and self.resumed["logs"]),
+            LambdaCallback(on_train_start=lambda *_: begun(folder)),
+        ]
         ours.append(SampleGrid(every_n_steps=options.sample_every, dirpath=str(folder / "samples")))
         if trainer.enable_checkpointing is not False:
             if options.monitor is not None:
@@ -315,19 +315,25 @@ class OptionsOfConfig(Callback):
     A schedule goes on from where it was, with its learning rates in the proportion of the config's to those before.
     """
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the options that the optimizers begin with."""
+        self.options = [
+            [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            for optimizer in trainer.optimizers
+        ]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace what Lightning restored with the optimizers' states."""
+        """Put them in the place of those that Lightning restored with the optimizers' states."""
         schedulers = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
-        for optimizer in trainer.optimizers:
+        for optimizer, groups in zip(trainer.optimizers, self.options, strict=True):
             scheduler: Any = schedulers.get(id(optimizer))
-            for group in optimizer.param_groups:
-                options = {key: value for key, value in optimizer.defaults.items() if key != "lr"}
-                before, now = group.get("initial_lr", group["lr"]), optimizer.defaults["lr"]
-                if scheduler is None:
-                    options["lr"] = now
-                elif before and before != now:
-                    options |= {"initial_lr": now, "lr": group["lr"] * now / before}
-                    rescale(scheduler, now / before)
+            for group, options in zip(optimizer.param_groups, groups, strict=True):
+                if scheduler is not None:
+                    before, now = group.get("initial_lr"), options.get("initial_lr")
+                    if before and now and before != now:
+                        group["lr"] *= now / before
+                        rescale(scheduler, now / before)
+                    options = {key: value for key, value in options.items() if key not in SCHEDULED}
                 group.update(options)
 
 

@@ -37,7 +37,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     Args:
         asynchronous: Write in a thread of its own, from a copy of the state made at once; an error in writing is raised
-            by the next call, once that has begun its own writing, or by ``teardown``, which waits for the thread.
+            by the next call, once that has begun its own writing, with ``late`` set; ``teardown`` waits, and warns.
 
     Example:
         >>> from lightning import Trainer
@@ -97,12 +97,18 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            try:
+                pending.result()
+            except OSError as error:
+                error.late = True  # type: ignore[attr-defined]  # of an earlier call
+                raise
 
     def teardown(self) -> None:
         """Finish writing, and end the thread."""
         try:
             self.wait()
+        except OSError as error:  # raised here, it would take the place of what ended the run
+            rank_zero_warn(f"the last checkpoint could not be written: {error}")
         finally:
             if self._thread is not None:
                 self._thread.shutdown()
@@ -232,7 +238,7 @@ def read(path: Path, map_location: Any = None) -> dict[str, Any]:
                 f"{called}. If you trust its origin, save its tensors anew with torch.save and load those"
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is truncated, damaged or no checkpoint at all: {reason[:160]}") from error
+        raise CheckpointError(f"{path} is truncated or is not a checkpoint at all: {reason[:160]}") from error
     return loaded
 
 

@@ -1,5 +1,6 @@
 """Do all processes mean the same run? Asked once, before training."""
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 if TYPE_CHECKING:
     from lit_gans.models.mechanics.base import TwoPlayerModule
 
-__all__ = ("check_ranks_agree",)
+__all__ = ("check_ranks_agree", "check_same_step")
 
 
 def check_ranks_agree(model: "TwoPlayerModule", trainer: Trainer) -> None:
@@ -33,9 +34,25 @@ def check_ranks_agree(model: "TwoPlayerModule", trainer: Trainer) -> None:
             raise ValueError(f"rank {rank} was started with something else than rank 0: {told}. Start all alike")
 
 
+def check_same_step(step: int, world_size: int) -> None:
+    """Compare the step of the checkpoints that the processes resume from.
+
+    Raises:
+        ValueError: on every process; names the steps.
+    """
+    steps: list[Any] = [step] * world_size
+    if world_size > 1:
+        dist.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        told = ", ".join(f"rank {rank}: {of_rank}" for rank, of_rank in enumerate(steps))
+        raise ValueError(f"the processes found checkpoints of different steps ({told}): give all the same file")
+
+
 def description(model: "TwoPlayerModule", trainer: Trainer) -> dict[str, Any]:
     """Plain values by name."""
     facts = {
+        "resuming": trainer.ckpt_path is not None,
+        "seed": os.environ.get("PL_GLOBAL_SEED"),
         "model": type(model).__qualname__,
         "parameters": [tuple(parameter.shape) for parameter in model.parameters()],
         **{f"model.{name}": value for name, value in flat(model.hparams).items()},

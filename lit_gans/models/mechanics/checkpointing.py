@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from lit_gans.models.mechanics.agreement import check_same_step
 from lit_gans.models.mechanics.sampling import SamplingModule
 from lit_gans.plugins import newest_whole
 
@@ -69,6 +70,7 @@ class CheckpointModule(SamplingModule):
 
     def _resume(self, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
         state, world = checkpoint["state_dict"], self.trainer.world_size
+        check_same_step(checkpoint.get("global_step", 0), world)
         self._adapt_average(state)
         mine = self.state_dict()
         named = {name: f"{tuple(tensor.shape)}" for name, tensor in mine.items()}

@@ -1,13 +1,14 @@
-"""Metrics as CSV that go on where they ended."""
+"""Loggers that go on where they ended, and do not end a run because they cannot write."""
 
 import csv
 import os
+from collections.abc import Mapping
 
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-__all__ = ("AppendingCSVLogger",)
+__all__ = ("AppendingCSVLogger", "PatientTensorBoardLogger")
 
 
 class _AppendingWriter(ExperimentWriter):
@@ -17,6 +18,12 @@ class _AppendingWriter(ExperimentWriter):
         if os.path.isfile(self.metrics_file_path):
             with open(self.metrics_file_path, encoding="utf-8", newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
+
+    def save(self) -> None:
+        try:
+            super().save()
+        except OSError as error:  # the rows are kept for the next time
+            rank_zero_warn(f"{self.metrics_file_path} could not be written, training goes on: {error}")
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = self.metrics_file_path
@@ -37,3 +44,21 @@ class AppendingCSVLogger(CSVLogger):
             self._fs.makedirs(self.root_dir, exist_ok=True)
             self._experiment = _AppendingWriter(log_dir=self.log_dir)
         return self._experiment or super().experiment  # type: ignore[return-value]  # a dummy on other processes
+
+
+class PatientTensorBoardLogger(TensorBoardLogger):
+    """Lightning's, which tells of a disk that is full, and of the rows that are lost then, and lets training go on."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write what can be written."""
+        try:
+            super().log_metrics(metrics, step)
+        except OSError as error:
+            rank_zero_warn(f"TensorBoard's events in {self.log_dir} could not be written, training goes on: {error}")
+
+    def finalize(self, status: str) -> None:
+        """Close the file."""
+        try:
+            super().finalize(status)
+        except OSError as error:
+            rank_zero_warn(f"TensorBoard's events in {self.log_dir} could not be written: {error}")
