@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from interrupted import VALIDATION, At, crash, equal, fit, states
-from toys import MODELS, same, weights
+from torch.optim import Adam
+from toys import LATENT, MODELS, loader, networks, same, trainer, weights
+
+from lit_gans.commands.training import OptionsOfConfig
+from lit_gans.models import GAN
 
 MOMENTS = {  # hook, and global step at which it runs, of a signal that arrives; global step of the state that is saved
     "in the middle of an epoch": ("on_before_optimizer_step", 7, 8),
@@ -195,3 +199,22 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     assert done.stdout == "told\n"
     assert done.returncode == -signal.SIGTERM
     assert not (tmp_path / "last.ckpt").exists()
+
+
+class Grouped(GAN):
+    """Two groups of the generator's parameters, each with options of its own."""
+
+    def configure_optimizers(self):
+        first, *rest = self.generator.parameters()
+        groups = [{"params": [first], "lr": 5e-6}, {"params": rest, "weight_decay": 0.01}]
+        return [Adam(self.discriminator.parameters(), 1e-3), Adam(groups, 5e-4)], []
+
+
+def test_options_of_each_group_are_those_of_the_program(tmp_path):
+    for steps, path in ((4, None), (6, tmp_path / "x.ckpt")):
+        model = Grouped(*networks("GAN"), latent_dim=LATENT)
+        run = trainer(tmp_path, max_steps=steps, callbacks=[OptionsOfConfig()] if path else [])
+        run.fit(model, loader(), ckpt_path=path)
+        run.save_checkpoint(tmp_path / "x.ckpt")
+        groups = run.optimizers[1].param_groups
+        assert [(group["lr"], group["weight_decay"]) for group in groups] == [(5e-6, 0), (5e-4, 0.01)]
