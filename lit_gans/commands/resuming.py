@@ -14,7 +14,6 @@ from lit_gans.commands.errors import UserError
 from lit_gans.plugins import CheckpointError, read
 
 __all__ = (
-    "begun",
     "changes",
     "claim_version",
     "discard_unused",
@@ -26,7 +25,7 @@ __all__ = (
 )
 
 _locks: dict[Path, int] = {}  # held until the process ends
-_unused: set[Path] = set()  # folders that were made for runs that have not begun
+_claimed: set[Path] = set()  # folders that were made for runs of this process
 
 
 def version_of(folder: Path) -> int:
@@ -55,19 +54,16 @@ def claim_version(folder: Path) -> Path:
             return path
         with suppress(FileExistsError):
             path.mkdir(parents=True)
-            _unused.add(path.resolve())
+            _claimed.add(path.resolve())
             return path
 
 
-def begun(folder: Path) -> None:
-    """Training begins: its folder stays, whatever comes."""
-    _unused.discard(folder.resolve())
-
-
 def discard_unused() -> None:
-    """Take the folder of a run away that ended before training began, so that none goes on with it."""
-    while _unused:
-        shutil.rmtree(_unused.pop(), ignore_errors=True)
+    """Take away the folder of a run that ended before training began, and wrote its config: none can go on with it."""
+    while _claimed:
+        folder = _claimed.pop()
+        if not (folder / "config.yaml").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import Namespace
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
@@ -30,7 +30,6 @@ from lit_gans.commands.checkpoint import read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser, explain
 from lit_gans.commands.resuming import (
-    begun,
     changes,
     claim_version,
     discard_unused,
@@ -252,11 +251,7 @@ class CommandLine(LightningCLI):
             ours.append(OptionsOfConfig())
         if trainer.enable_progress_bar is not False:
             ours.append(GameProgressBar())
-        ours += [
-            StopOnSignal(),
-            LogPosition(folder, self.resumed and self.resumed["logs"]),
-            LambdaCallback(on_train_start=lambda *_: begun(folder)),
-        ]
+        ours += [StopOnSignal(), LogPosition(folder, self.resumed and self.resumed["logs"])]
         ours.append(SampleGrid(every_n_steps=options.sample_every, dirpath=str(folder / "samples")))
         if trainer.enable_checkpointing is not False:
             if options.monitor is not None:
