@@ -12,7 +12,7 @@ from toys import MODELS
 
 pytestmark = pytest.mark.slow  # the launches
 
-STRATEGIES = ["ddp", "gan_ddp"]
+STRATEGIES = [pytest.param("ddp", marks=pytest.mark.exhaustive), "gan_ddp"]
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path

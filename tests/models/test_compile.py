@@ -23,7 +23,12 @@ from lit_gans.models.mechanics.base import PLAYERS
 from lit_gans.models.mechanics.modes import frozen
 from lit_gans.regularizers import R1, Regularizer
 
-CASES = [*MODELS, "R1", *(f"{penalised}-{norm}" for penalised in ("R1", "WGANGP") for norm in ("batch", "spectral"))]
+NORMED = [f"{penalised}-{norm}" for penalised in ("R1", "WGANGP") for norm in ("batch", "spectral")]
+SOME = ("GAN", "CGAN", "WGANGP", "R1-batch", "WGANGP-spectral")  # run each time
+CASES = [
+    case if case in SOME else pytest.param(case, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+    for case in [*MODELS, "R1", *NORMED]
+]
 needs_penalties = pytest.mark.skipif(
     not hasattr(torch._dynamo.config, "trace_autograd_ops"), reason="this torch compiles no gradient of a gradient"
 )

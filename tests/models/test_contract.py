@@ -419,16 +419,6 @@ def test_augment_is_seen_by_the_discriminator_alone(tmp_path):
     assert torch.equal(model.generate(torch.zeros(1, LATENT)), model.generator(torch.zeros(1, LATENT)))
 
 
-def test_compiled_networks_give_the_same_training_and_the_same_keys(tmp_path):
-    ends = []
-    for compile_networks in (False, True):
-        model = build("GAN", compile=compile_networks)
-        trainer(tmp_path, max_steps=3).fit(model, loader(24))
-        ends.append(weights(model))
-    assert ends[0].keys() == ends[1].keys()
-    assert all(torch.allclose(ends[0][key], ends[1][key], atol=1e-5) for key in ends[0])
-
-
 def test_half_precision_clips_and_steps_with_unscaled_gradients(tmp_path):
     """A scaler on the CPU: what the optimizer sees is unscaled, and fused Adam, which hides that, is not used."""
     from lightning.pytorch.plugins import MixedPrecision

@@ -259,7 +259,11 @@ def test_compression_keeps_a_state_for_each_group(notes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "what"), [("late", "waited 2 s for another rank"), ("dead", "lost its connection to another rank")]
+    ("how", "what"),
+    [
+        ("late", "waited 2 s for another rank"),
+        pytest.param("dead", "lost its connection to another rank", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_who_waited_for_whom_and_where(how, what, tmp_path):
     done = launch(tmp_path, how)
