@@ -30,6 +30,7 @@ RUN = Path("runs/dcgan-digits/version_0")
 def torchrun(folder, *words):
     folder.mkdir(exist_ok=True)
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else a restart may read the addresses of the processes before it
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *words], cwd=folder, env=env, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
