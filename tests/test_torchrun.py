@@ -13,7 +13,7 @@ import pytest
 import torch
 from interrupted import equal
 
-pytestmark = pytest.mark.slow  # launches of processes that import torch
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]  # six launches of processes that import torch
 
 WORDS = [
     *("-m", "lit_gans", "fit", "--model", "DCGAN", "--model.generator", "DCGANGenerator", "--model.ema_decay=0.9"),
