@@ -1,14 +1,11 @@
 """Two gloo processes on the CPU, both strategies: one launch of this file trains them all, the tests read its notes."""
 
-import os
-import subprocess
-import sys
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
+from launching import python
 from lightning import Callback
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -166,15 +163,7 @@ if __name__ == "__main__":
 def notes(tmp_path_factory):
     """What each rank noted, by strategy and run."""
     folder = tmp_path_factory.mktemp("ddp")
-    done = subprocess.run(
-        [sys.executable, __file__],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent / "support"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = python(__file__, cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     noted = {
         (strategy, run): [torch.load(folder / f"{strategy}-{run}-{rank}.pt", weights_only=True) for rank in (0, 1)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from interrupted import VALIDATION, At, crash, equal, fit, states
+from launching import python
 from torch.optim import Adam
 from toys import LATENT, MODELS, loader, networks, same, trainer, weights
 
@@ -192,10 +193,7 @@ fit(Path("."), "GAN", At("on_train_batch_start", 3, twice))
 
 @pytest.mark.slow  # a process that imports torch
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "support"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50
-    )
+    done = python("-c", TWICE, cwd=tmp_path, timeout=50)
     assert done.stdout == "told\n"
     assert done.returncode == -signal.SIGTERM
     assert not (tmp_path / "last.ckpt").exists()

@@ -1,13 +1,9 @@
 """Two gloo processes that are told to end, through one of them, and go on: one launch, and the tests read its notes."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from interrupted import equal
+from launching import python
 from toys import MODELS
 
 pytestmark = pytest.mark.slow  # the launches
@@ -43,15 +39,7 @@ def notes(request, tmp_path_factory):
     """What each rank noted in each run."""
     folder = tmp_path_factory.mktemp("ddp")
     (folder / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py", request.param],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent / "support"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = python("script.py", request.param, cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return lambda name, part: [torch.load(folder / f"{name}-{part}-{rank}.pt", weights_only=True) for rank in (0, 1)]
 

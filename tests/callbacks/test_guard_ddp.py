@@ -1,13 +1,10 @@
 """Two gloo processes, a fault on one of them: both act, in the same step, and stay equal."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from launching import python
 
 pytestmark = pytest.mark.slow  # one launch trains them all
 
@@ -74,15 +71,7 @@ def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guard")
     (folder / "script.py").write_text(SCRIPT)
     words = [f"{name}:{what}:{action}" for name, (what, action) in CASES.items()]
-    done = subprocess.run(
-        [sys.executable, "script.py", *words],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = python("script.py", *words, cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return {
         name: (

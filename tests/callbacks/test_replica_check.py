@@ -1,9 +1,8 @@
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from launching import python
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
@@ -157,14 +156,7 @@ if __name__ == "__main__":
 
 def test_two_real_processes(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    run = subprocess.run(
-        [sys.executable, "script.py", str(tmp_path)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = python("script.py", str(tmp_path), cwd=tmp_path, timeout=120)
     assert run.returncode == 0, run.stderr
     good, bad = run.stdout.split("differs:")
     assert "equal" in good

@@ -1,14 +1,12 @@
 """One pass feeds all metrics; what is measured depends neither on processes nor on batches."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from evaluated import judge, run
+from launching import python
 from torch import nn
 from toys import SIDE, Generator, build
 from toys import images as floats
@@ -213,19 +211,7 @@ def test_one_process_equals_two(tmp_path, monkeypatch):
     monkeypatch.setenv("LIT_GANS_CACHE", str(tmp_path / "one"))
     one, stamp = run(tmp_path, devices=1)
     support = Path(__file__).parents[1] / "support"
-    environment = {
-        "PYTHONPATH": str(support),
-        "OMP_NUM_THREADS": "1",
-        "LIT_GANS_CACHE": str(tmp_path / "two"),
-    }
-    done = subprocess.run(
-        [sys.executable, support / "evaluated.py", tmp_path],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = python(support / "evaluated.py", tmp_path, cwd=None, LIT_GANS_CACHE=str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr[-4000:]
     (first, other), (second, _) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second

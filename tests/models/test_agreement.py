@@ -19,16 +19,21 @@ def meets(run, monkeypatch, other):
     """Has rank 0 meet a rank that describes itself otherwise."""
     model, run = run
 
+    gathered = []
+
     def gather(out, mine):
         out[:] = [mine, other(mine)]
+        gathered.extend(out)
 
     monkeypatch.setattr(type(run), "world_size", 2)
     monkeypatch.setattr(agreement.dist, "all_gather_object", gather)
     agreement.check_ranks_agree(model, run)
+    return gathered
 
 
 def test_equal_processes_pass(run, monkeypatch):
-    meets(run, monkeypatch, lambda mine: dict(mine))
+    first, second = meets(run, monkeypatch, lambda mine: dict(mine))
+    assert first == second != {}
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,9 @@ def test_the_average_moves_with_each_update_that_was_not_dropped(grows, tmp_path
 
 def test_the_scale_is_not_waited_for_without_an_average(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.amp.GradScaler, "get_scale", None)
-    trainer(tmp_path, max_steps=2, plugins=[half()]).fit(build("GAN"), loader())
+    run = trainer(tmp_path, max_steps=2, plugins=[half()])
+    run.fit(build("GAN"), loader())
+    assert run.global_step == 2
 
 
 @pytest.mark.parametrize("name", MODELS)

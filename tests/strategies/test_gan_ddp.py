@@ -6,17 +6,16 @@ One launch of this file trains all runs; the tests read what it noted.
 import copy
 import gc
 import os
-import subprocess
 import sys
 import time
 import weakref
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from launching import python
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import StrategyRegistry
 from torch import nn
@@ -185,25 +184,11 @@ if __name__ == "__main__":
     train_compressed()
 
 
-def launch(folder, *words):
-    """This file as a program."""
-    support = Path(__file__).parents[1] / "support"
-    return subprocess.run(
-        [sys.executable, __file__, *words],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(support), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory):
     """What each rank noted in each run."""
     folder = tmp_path_factory.mktemp("gan_ddp")
-    done = launch(folder)
+    done = python(__file__, cwd=folder, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
     return {
         run: [torch.load(folder / f"{run}-{rank}.pt", weights_only=True) for rank in (0, 1)]
@@ -266,7 +251,7 @@ def test_compression_keeps_a_state_for_each_group(notes):
     ],
 )
 def test_who_waited_for_whom_and_where(how, what, tmp_path):
-    done = launch(tmp_path, how)
+    done = python(__file__, how, cwd=tmp_path, timeout=120)
     assert done.returncode != 0
     assert f"Rank 0 {what} at global step 3; usual causes are a rank that died" in done.stderr
 

@@ -1,0 +1,20 @@
+"""Programs that a test starts and waits for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def python(*words, cwd, timeout=300, **variables):
+    """Python on these words, on one core, with the helpers of the tests to import; what it came to."""
+    known = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env=os.environ | known | variables,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
