@@ -33,14 +33,11 @@ def after_validation(trainer: Trainer) -> Iterator[None]:
     Lightning then passes over a validation that is due where it resumes. From its own counters it does so only if the
     resumed run validates at the same steps, and else loses a batch.
     """
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-    for counts in (progress.current, progress.total):
-        counts.completed -= 1
+    _complete(trainer, -1)
     try:
         yield
     finally:
-        for counts in (progress.current, progress.total):
-            counts.completed += 1
+        _complete(trainer, 1)
 
 
 def settle(trainer: Trainer) -> None:
@@ -53,14 +50,20 @@ def settle(trainer: Trainer) -> None:
         _begin_validation(loop.val_loop.batch_progress)
     elif progress.current.completed < progress.current.processed:  # the hooks at the end of a batch are running
         if validation_due(trainer):
-            progress.increment_completed()
+            _complete(trainer, 1)
             _begin_validation(loop.val_loop.batch_progress)
     elif progress.current.completed and not _at_end_of_epoch(trainer):
-        for counts in (progress.current, progress.total):
-            counts.completed -= 1
+        _complete(trainer, -1)
         loop._batches_that_stepped -= 1  # Lightning counts it when it ends that batch on resuming
     elif not progress.current.completed and validation_due(trainer):
         loop._batches_that_stepped -= 1  # counted when a validation is passed over before the first batch of an epoch
+
+
+def _complete(trainer: Trainer, batches: int) -> None:
+    """Count so many batches as ended, besides those that have."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    progress.current.completed += batches
+    progress.total.completed += batches
 
 
 def _at_end_of_epoch(trainer: Trainer) -> bool:

@@ -95,18 +95,17 @@ class LastCheckpoint(_Checkpoint):
         """Save where it stands; of several processes only if all stop, since one alone would wait for the others."""
         if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
             return
-        if not self._should_save_on_exception(trainer) or self._should_skip_saving_checkpoint(trainer):
+        if self._should_skip_saving_checkpoint(trainer):
             return
-        step, whole = trainer.global_step, not in_step(trainer)
-        untouched = step == self._began_at and not any(buffer.is_floating_point() for buffer in pl_module.buffers())
-        folder = Path(self.dirpath or trainer.default_root_dir)
-        if whole or untouched:
+        step, buffers = trainer.global_step, pl_module.buffers()
+        untouched = step == self._began_at and not any(buffer.is_floating_point() for buffer in buffers)
+        if whole := untouched or not in_step(trainer):
             settle(trainer)
-        name = "last.ckpt" if whole or untouched else "exception.ckpt"
-        self._save_checkpoint(trainer, str(folder / name))
+        path = Path(self.dirpath or trainer.default_root_dir, "last.ckpt" if whole else "exception.ckpt")
+        self._save_checkpoint(trainer, str(path))
         if not self._failed:
-            middle = "" if whole or untouched else "the middle of "
-            rank_zero_info(f"{type(exception).__name__}: {folder / name} holds the state at {middle}step {step}")
+            middle = "" if whole else "the middle of "
+            rank_zero_info(f"{type(exception).__name__}: {path} holds the state at {middle}step {step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""

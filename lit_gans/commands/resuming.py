@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_gans.commands.errors import UserError
+from lit_gans.models.mechanics.agreement import flat
 from lit_gans.plugins import CheckpointError, read
 
 __all__ = (
@@ -72,7 +73,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     States from the middle of a step and those of the guard are none that a run could go on from.
 
     Raises:
-        CheckpointError: if there are checkpoints, but none is whole.
+        UserError: if there are checkpoints, but none is whole.
     """
     paths = [*folder.glob("checkpoints/*.ckpt"), *folder.glob("checkpoints/*.ckpt.previous")]
     paths = [path for path in paths if not path.name.startswith(("exception.", "health-"))]
@@ -108,20 +109,6 @@ def changes(folder: Path, config: str) -> Iterator[str]:
         of_logger = name.startswith("trainer.logger") and name.endswith((".id", ".resume"))
         if before.get(name) != now.get(name) and name not in ("resume", "ckpt_path") and not of_logger:
             yield f"{name.removeprefix('model.init_args.')} {before.get(name)!r} → {now.get(name)!r}"
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings and lists, with dotted names."""
-    if isinstance(values, Mapping):
-        items = list(values.items())
-    elif isinstance(values, list):
-        items = list(enumerate(values))
-    else:
-        return {prefix: values}
-    found: dict[str, Any] = {} if items else {prefix: values}
-    for name, value in items:
-        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return found
 
 
 @rank_zero_only

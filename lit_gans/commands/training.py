@@ -151,8 +151,7 @@ class CommandLine(LightningCLI):
         checkpoint = read_checkpoint(path)
         saved, wrote = checkpoint.get("hyper_parameters", {}), checkpoint["lit_gans"]["class_path"]
         given = json.loads(json.dumps(options.model.as_dict()))
-        if wrote.rpartition(".")[2] != given["class_path"].rpartition(".")[2]:
-            raise UserError(f"{path} holds a {wrote}, the config asks for a {given['class_path']}")
+        refuse_other_class(f"{path} holds a", wrote, given["class_path"])
         for key, value in given["init_args"].items():
             if key in saved and saved[key] != value:
                 rank_zero_info(f"resume: {key} {saved[key]!r} → {value!r}")
@@ -217,8 +216,7 @@ class CommandLine(LightningCLI):
             return
         options = self.config[str(self.subcommand)]
         wrote, asked = self.resumed["lit_gans"].get("class_path", "a foreign model"), options.model.class_path
-        if wrote.rpartition(".")[2] != asked.rpartition(".")[2]:
-            raise UserError(f"{self.run_folder} is a run of {wrote}, the config asks for {asked}")
+        refuse_other_class(f"{self.run_folder} is a run of", wrote, asked)
         for change in changes(self.run_folder, self.config_text()):
             rank_zero_info(f"resume: {change}")
 
@@ -246,7 +244,8 @@ class CommandLine(LightningCLI):
         """Those of the config, and ours where the config has none of that kind."""
         callbacks = [] if given is None else given if isinstance(given, list) else [given]
         folder, trainer = self.run_folder, options.trainer
-        ours: list[Callback] = [SaveConfig(self.config_text(), yaml.safe_load(self.config_text()), folder)]
+        text = self.config_text()
+        ours: list[Callback] = [SaveConfig(text, yaml.safe_load(text), folder)]
         if options.ckpt_path:
             ours.append(OptionsOfConfig())
         if trainer.enable_progress_bar is not False:
@@ -302,6 +301,12 @@ class CommandLine(LightningCLI):
             f"{type(trainer.strategy).__name__}, precision {trainer.precision}, "
             + ", ".join(f"{name} {'on' if value else 'off'}" for name, value in switches.items())
         )
+
+
+def refuse_other_class(found: str, wrote: str, asked: str) -> None:
+    """Raise if a model of one class is to go on as one of another."""
+    if wrote.rpartition(".")[2] != asked.rpartition(".")[2]:
+        raise UserError(f"{found} {wrote}, the config asks for a {asked}")
 
 
 class OptionsOfConfig(Callback):

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 if TYPE_CHECKING:
     from lit_gans.models.mechanics.base import TwoPlayerModule
 
-__all__ = ("check_ranks_agree", "check_same_step")
+__all__ = ("check_ranks_agree", "check_same_step", "flat")
 
 
 def check_ranks_agree(model: "TwoPlayerModule", trainer: Trainer) -> None:
@@ -40,9 +40,10 @@ def check_same_step(step: int, world_size: int) -> None:
     Raises:
         ValueError: on every process; names the steps.
     """
-    steps: list[Any] = [step] * world_size
-    if world_size > 1:
-        dist.all_gather_object(steps, step)
+    if world_size == 1:
+        return
+    steps: list[Any] = [None] * world_size
+    dist.all_gather_object(steps, step)
     if len(set(steps)) > 1:
         told = ", ".join(f"rank {rank}: {of_rank}" for rank, of_rank in enumerate(steps))
         raise ValueError(f"the processes found checkpoints of different steps ({told}): give all the same file")
@@ -55,7 +56,7 @@ def description(model: "TwoPlayerModule", trainer: Trainer) -> dict[str, Any]:
         "seed": os.environ.get("PL_GLOBAL_SEED"),
         "model": type(model).__qualname__,
         "parameters": [tuple(parameter.shape) for parameter in model.parameters()],
-        **{f"model.{name}": value for name, value in flat(model.hparams).items()},
+        **{f"model.{name}": repr(value) for name, value in flat(model.hparams).items()},
         "max_steps": trainer.max_steps,
         "max_epochs": trainer.max_epochs,
         "precision": trainer.precision,
@@ -81,9 +82,15 @@ def size(data: Any) -> int | None:
     return len(data) if hasattr(data, "__len__") else None
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings with dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": repr(value)}
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings and lists, with dotted names."""
+    if isinstance(values, Mapping):
+        items = list(values.items())
+    elif isinstance(values, list):
+        items = list(enumerate(values))
+    else:
+        return {prefix: values}
+    found: dict[str, Any] = {} if items else {prefix: values}
+    for name, value in items:
+        found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
     return found

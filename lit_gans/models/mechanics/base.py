@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lit_gans.functional import update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
-from lit_gans.models.mechanics.checkpointing import CheckpointModule
+from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
 from lit_gans.models.mechanics.checks import check_batch, check_flags, check_labels, check_strategy, peek
 from lit_gans.models.mechanics.clipping import Clip, as_clip
 from lit_gans.models.mechanics.compatibility import check_compatibility
@@ -292,13 +292,9 @@ class TwoPlayerModule(CheckpointModule):
     def average_buffers(self) -> None:
         """Average floating-point buffers (batch statistics) over ranks: manual optimisation never does."""
         if self.trainer.world_size > 1:
-            buffers = [b for b in self.buffers() if b.is_floating_point() and b.numel()]
+            buffers = {name: b for name, b in self.named_buffers() if b.is_floating_point() and b.numel()}
             if buffers:
-                flat = self.trainer.strategy.reduce(
-                    torch.cat([b.flatten().double() for b in buffers]), reduce_op="mean"
-                )
-                for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-                    buffer.copy_(mean.view_as(buffer))
+                write_back(self.trainer.strategy.reduce(flatten(buffers), reduce_op="mean"), buffers)
 
     def unpack_batch(self, batch: Any) -> tuple[Tensor, Tensor | None]:
         """Images and labels of a batch: a tensor, ``(x,)``, ``(x, label)``, or a dict with ``image`` and ``label``.

@@ -47,7 +47,7 @@ class CheckpointModule(SamplingModule):
         }
         checkpoint["lit_gans"] = ours
         if world > 1 and (buffers := self._statistics()):
-            mine = torch.cat([buffer.flatten().double() for buffer in buffers.values()])
+            mine = flatten(buffers)
             ranks = [torch.empty_like(mine) for _ in range(world)]
             dist.all_gather(ranks, mine)
             checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(torch.stack(ranks).mean(0), buffers)
@@ -117,9 +117,7 @@ class CheckpointModule(SamplingModule):
         if isinstance(wrapped := self.trainer.strategy.model, DistributedDataParallel):
             wrapped.require_forward_param_sync = False  # would send rank 0's statistics to all, once, on resuming
         if self._buffers_of_rank is not None:
-            buffers = self._statistics()
-            for name, value in unflatten(self._buffers_of_rank, buffers).items():
-                buffers[name].copy_(value)
+            write_back(self._buffers_of_rank, self._statistics())
             self._buffers_of_rank = None
         now = [type(optimizer).__name__ for optimizer in self.trainer.optimizers]
         if self._optimizers_saved not in (None, now):
@@ -210,6 +208,17 @@ def _rebuild(spec: Mapping[str, Any]) -> Any:
     cls, init_args = getattr(importlib.import_module(module), name), spec.get("init_args", {})
     later = partial(cls, **init_args)
     return later() if is_dataclass(cls) else later
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """All values in one tensor, in double precision."""
+    return torch.cat([tensor.flatten().double() for tensor in tensors.values()])
+
+
+def write_back(flat: Tensor, tensors: Mapping[str, Tensor]) -> None:
+    """Put values from where :func:`flatten` laid them into the tensors they are of."""
+    for name, value in unflatten(flat, tensors).items():
+        tensors[name].copy_(value)
 
 
 def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
