@@ -9,10 +9,15 @@ from torch import Tensor
 
 __all__ = (
     "clip_grad_adaptive_",
+    "gamma_for",
     "input_gradient",
     "input_gradient_norm",
     "interpolate",
+    "logits_of",
     "mix_seed",
+    "off_diagonal_gram",
+    "path_lengths",
+    "perturb",
     "to_uint8",
     "update_average_",
 )
@@ -25,7 +30,8 @@ def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | No
     answers with a patch map is taken as the mean of its map. Compiled where the critic is a method of a model that is.
 
     Args:
-        critic: ``critic(x)`` or ``critic(x, y)`` → logits, first dimension N.
+        critic: ``critic(x)`` or ``critic(x, y)`` → logits, or a tuple that begins with them; a logit for each point,
+            or for each pack of points.
         x: Points of shape (N, ...) at which the gradient is taken.
         y: Labels of shape (N,), passed on where given.
 
@@ -54,9 +60,19 @@ def input_gradient(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = 
     Returns:
         Shape of ``x``.
     """
-    logits = critic(x) if y is None else critic(x, y)
-    (gradient,) = torch.autograd.grad(logits.reshape(len(x), -1).mean(1).sum(), x, create_graph=True)
+    logits = logits_of(critic(x) if y is None else critic(x, y))
+    (gradient,) = torch.autograd.grad(logits.reshape(len(logits), -1).mean(1).sum(), x, create_graph=True)
     return gradient
+
+
+def logits_of(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a discriminator says of real and fake: its answer, or the first part of an answer in several parts.
+
+    Example:
+        >>> logits_of((torch.tensor([0.5]), torch.zeros(1, 10)))
+        tensor([0.5000])
+    """
+    return answer if isinstance(answer, Tensor) else answer[0]
 
 
 def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -75,6 +91,82 @@ def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = 
     dtype = torch.promote_types(real.dtype, torch.float32)
     weight = torch.rand(len(real), generator=generator, device=real.device, dtype=dtype)
     return torch.lerp(fake.to(dtype), real.to(dtype), weight.view(-1, *[1] * (real.ndim - 1)))
+
+
+def perturb(real: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
+    """Points about real samples: x + noise · N(0, 1) (Kodali et al. 2017, section 2.3).
+
+    Args:
+        real: Shape (N, ...).
+        noise: Standard deviation, in the units of ``real``.
+        generator: Source of the noise; torch's global one if left out.
+
+    Returns:
+        Shape of ``real``, in float32 at least.
+    """
+    dtype = torch.promote_types(real.dtype, torch.float32)
+    return real + noise * torch.randn(real.shape, generator=generator, device=real.device, dtype=dtype)
+
+
+def path_lengths(
+    generator: torch.nn.Module, z: Tensor, y: Tensor | None = None, rng: torch.Generator | None = None
+) -> Tensor:
+    r"""How far images move with a step in w: :math:`\|J_w^T y\|_2`, y normal noise over the images' pixels.
+
+    Karras et al. 2020, arXiv:1912.04958, section 3.2; noise divided by the root of the number of pixels, and the norm a
+    root mean square over the layers that take w. Computed in float32 whatever the autocast mode.
+
+    Args:
+        generator: With ``mapping(z, y)`` → w (N, w_dim), ``num_ws`` and ``synthesis(ws)``, ws (N, num_ws, w_dim); any
+            other is taken as a function of z.
+        z: Latents (N, latent_dim).
+        y: Labels (N,) of a conditional generator.
+        rng: Source of the noise; torch's global one if left out.
+
+    Returns:
+        Lengths (N,), float32, differentiable with respect to the generator's parameters.
+    """
+    labels = () if y is None else (y,)
+    with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
+        if hasattr(generator, "synthesis"):
+            w = generator.mapping(z, *labels)[:, None].repeat(1, generator.num_ws, 1)  # type: ignore[operator]
+            images = generator.synthesis(w)  # type: ignore[operator]
+        else:
+            w = z.detach().requires_grad_()
+            images = generator(w, *labels)
+        noise = torch.randn(images.shape, generator=rng, device=z.device, dtype=images.dtype)
+        pixels = images[0, 0].numel() if images.ndim == 4 else 1
+        (gradient,) = torch.autograd.grad((images * noise).sum() / pixels**0.5, w, create_graph=True)
+    return (gradient if gradient.ndim == 3 else gradient[:, None]).square().sum(2).mean(1).sqrt()
+
+
+def off_diagonal_gram(network: torch.nn.Module) -> Tensor:
+    r"""Sum over weights W of :math:`\|W W^T ⊙ (1 - I)\|_F^2`, W a matrix with one row a filter.
+
+    Brock et al. 2019, arXiv:1809.11096, equation 3. Weights of one dimension, of normalisation and embeddings are left
+    out.
+    """
+    total = torch.zeros((), device=next(network.parameters()).device)
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
+            rows = module.weight.flatten(1)
+            gram = rows @ rows.T
+            total = total + gram.square().sum() - gram.diagonal().square().sum()
+    return total
+
+
+def gamma_for(real: Tensor, batch: int = 0) -> float:
+    """γ of R1 by the rule of StyleGAN2-ADA (arXiv:2006.06676, published code): 0.0002 · resolution² / batch.
+
+    Args:
+        real: Images (N, C, H, W).
+        batch: Images of all processes; N if 0.
+
+    Example:
+        >>> gamma_for(torch.zeros(4, 3, 32, 32), batch=64)
+        0.0032
+    """
+    return 0.0002 * real[0, 0].numel() / (batch or len(real))
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -69,19 +69,19 @@ class GAN(TwoPlayerModule):
         real, y = self.images_and_labels(batch)
         self.reseed(step)
         self.reseed_global()
+        self.batch_images = len(real) * self.trainer.world_size
         terms = {"discriminator": self.update("discriminator", *self.rounds("discriminator", real, y, step))}
-        self.images_seen += len(real) * self.trainer.world_size
+        self.images_seen += self.batch_images
         if (step + 1) % self.n_critic == 0:
             scale = self.loss_scale
             terms["generator"] = self.update("generator", *self.rounds("generator", real, y, step))
-            self.update_ema(len(real) * self.trainer.world_size * self.n_critic, scale)
-        self.step_schedulers()
-        self.log_step(terms, step)
+            self.update_ema(self.batch_images * self.n_critic, scale)
+        self.finish_step(terms, real, y, step)
 
     def rounds(self, player: Player, real: Tensor, y: Tensor | None, step: int) -> list[Closure]:
         """Draw noise for the whole batch; return one closure for each part in which it is worked through."""
         z = self.draw_latents(len(real), self.rng)
-        y_fake = self.draw_labels(len(real), self.rng) if self.uniform_labels else y
+        y_fake = self.labels_of_fakes(y, len(real))
 
         def play_part(part: slice) -> dict[str, Tensor]:
             cut = [None if tensor is None else tensor[part] for tensor in (y, y_fake)]
@@ -89,23 +89,23 @@ class GAN(TwoPlayerModule):
             share = len(real[part]) / len(real)
             return terms if share == 1 else {name: term * share for name, term in terms.items()}
 
-        return [partial(play_part, part) for part in parts_of(len(real), self.accumulate)]
+        return [partial(play_part, part) for part in parts_of(len(real), self.accumulate, self.pack)]
 
     def play(
         self, player: Player, real: Tensor, z: Tensor, y: Tensor | None, y_fake: Tensor | None, step: int | None
     ) -> dict[str, Tensor]:
         """Generate, and return the player's named loss terms, those of its regularizers included."""
+        self.turn = None if step is None else step if player == "discriminator" else step // self.n_critic
         with torch.set_grad_enabled(player == "generator"):
             fake = self.generate(z, y_fake)
         loss = self.generator_loss if player == "generator" else self.discriminator_loss
         terms = loss(real, fake, y) if y_fake is y else loss(real, fake, y, y_fake)
-        turn = 0 if step is None else step if player == "discriminator" else step // self.n_critic
         for penalty in self.regularizers:
-            if penalty.player == player and turn % penalty.every == 0:
+            if penalty.player == player and (scale := self.lazy(penalty.every)):
                 if penalty.name in terms:
                     raise ValueError(f"two loss terms are called {penalty.name!r}: give one regularizer another name")
-                scale = penalty.weight * (1 if step is None else penalty.every)
-                terms[penalty.name] = scale * penalty(self, real, fake, y)
+                value = penalty(self, real, fake, y) if y_fake is y else penalty(self, real, fake, y, y_fake)
+                terms[penalty.name] = scale * penalty.weight_of(self, real) * value
         return terms
 
     def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
@@ -140,10 +140,11 @@ class GAN(TwoPlayerModule):
 
     def log_losses(self, prefix: str, batch: Any, batch_idx: int) -> None:
         """Play a round without learning from it, with noise of its own."""
-        real, y = self.images_and_labels(batch)
+        real, y = self.whole_packs(*self.images_and_labels(batch))
         self.reseed(batch_idx, -1)
-        for player in PLAYERS:
+        for player in PLAYERS if len(real) else ():
             with torch.inference_mode(False):  # a gradient penalty differentiates, here too
                 real, y = real.clone(), None if y is None else y.clone()
-                terms = self.play(player, real, self.draw_latents(len(real), self.rng), y, y, step=None)
+                z, y_fake = self.draw_latents(len(real), self.rng), self.labels_of_fakes(y, len(real))
+                terms = self.play(player, real, z, y, y_fake, step=None)
             self.log(f"{prefix}/{player[0]}_loss", reduce(add, terms.values()), batch_size=len(real), sync_dist=True)

@@ -4,10 +4,9 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import is_parametrized
 
 from lit_gans.models.gan import GAN
+from lit_gans.models.mechanics.spectral import normalise_spectrally
 
 __all__ = ("SNGAN",)
 
@@ -40,9 +39,7 @@ class SNGAN(GAN):
         n_power_iterations: int = 1,
         **kwargs: Any,
     ) -> None:
-        for layer in discriminator.modules():
-            if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)) and not is_parametrized(layer):
-                spectral_norm(layer, n_power_iterations=n_power_iterations)
+        normalise_spectrally(discriminator, n_power_iterations)
         super().__init__(generator, discriminator, n_critic=n_critic, betas=betas, **kwargs)
 
     def discriminator_loss(

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lit_gans.functional import input_gradient_norm, interpolate
 from lit_gans.models.gan import GAN
+from lit_gans.models.mechanics.arguments import not_negative
 
 __all__ = ("WGANGP",)
 
@@ -45,8 +46,7 @@ class WGANGP(GAN):
         **kwargs: Any,
     ) -> None:
         super().__init__(generator, discriminator, n_critic=n_critic, g_lr=g_lr, d_lr=d_lr, betas=betas, **kwargs)
-        if gp_weight < 0:
-            raise ValueError(f"gp_weight must not be negative, got {gp_weight}")
+        not_negative(gp_weight=gp_weight)
         self.gp_weight = gp_weight
 
     def discriminator_loss(

@@ -11,25 +11,42 @@ class Regularizer(nn.Module):
     """A penalty that any paper can be combined with: it knows no variant and pays its own forward.
 
     A subclass sets ``player`` (whose loss it joins) and ``name`` (its log key ``train/{d,g}_<name>``), and defines
-    ``forward(model, real, fake, y)`` → scalar. It is evaluated at every ``every``-th step and then scaled by ``every``,
-    so that its expected weight stays the same ("lazy regularisation", Karras et al. 2020, appendix B).
+    ``forward(model, real, fake, y)`` → scalar, or ``forward(model, real, fake, y, y_fake=None)`` if it reads the labels
+    of generated images where they differ from ``y``. It is evaluated at every ``every``-th update of its player and
+    then scaled by ``every``, so that its expected weight stays the same ("lazy regularisation", Karras et al. 2020,
+    appendix B). Its buffers are saved with the model.
 
     Args:
         weight: Factor of the penalty in the player's loss.
-        every: Steps between two evaluations, at least 1.
+        every: Updates between two evaluations, at least 1.
+
+    Raises:
+        ValueError: if ``every`` is no whole number of at least 1, or the weight is negative.
     """
 
     player: Literal["discriminator", "generator"] = "discriminator"
     name = "regularizer"
-    double_backward = True  # whether it differentiates through the discriminator's gradient (no compiled kernels then)
+    double_backward = True  # whether it differentiates through a network's gradient (no compiled kernels then)
+    init_args: dict[str, Any]  # what it was built with, as checkpoints keep it
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Regularizer":
+        """Builds the empty module and records the arguments that ``__init__`` then takes."""
+        regularizer = super().__new__(cls)
+        names = cls.__init__.__code__.co_varnames[1:]
+        object.__setattr__(regularizer, "init_args", dict(zip(names, args, strict=False)) | kwargs)
+        return regularizer
 
     def __init__(self, weight: float, every: int = 1) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"{type(self).__name__}: every must be at least 1, got {every}")
+        if every < 1 or not isinstance(every, int):
+            raise ValueError(f"{type(self).__name__}: every must be at least 1, a whole number, got {every}")
         if weight < 0:
             raise ValueError(f"{type(self).__name__}: weight must not be negative, got {weight}")
         self.weight, self.every = weight, every
+
+    def weight_of(self, model: Any, real: Tensor) -> float:
+        """The factor for these images."""
+        return self.weight
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
         """The unweighted penalty, a scalar; ``model`` is the GAN, ``y`` labels ``real``."""

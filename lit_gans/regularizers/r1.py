@@ -1,13 +1,13 @@
-"""R1: Mescheder et al. 2018, "Which training methods for GANs do actually converge?", ICML, arXiv:1801.04406."""
+"""R1 and R2: Mescheder et al. 2018, "Which training methods for GANs do actually converge?", arXiv:1801.04406."""
 
 from typing import Any
 
 from torch import Tensor
 
-from lit_gans.functional import input_gradient_norm
+from lit_gans.functional import gamma_for, input_gradient_norm
 from lit_gans.regularizers.base import Regularizer
 
-__all__ = ("R1",)
+__all__ = ("R1", "R2")
 
 
 class R1(Regularizer):
@@ -16,15 +16,34 @@ class R1(Regularizer):
     .. math:: R_1 = \frac{γ}{2} \, E_{x \sim p_{data}} \|∇_x D(x)\|^2
 
     Args:
-        weight: γ, 10 in the paper.
-        every: Steps between two evaluations; the penalty is scaled by it. 1 in the paper, 16 in StyleGAN2.
+        weight: γ, 10 in the paper. None: 0.0002 · resolution² / batch, the rule of StyleGAN2-ADA (Karras et al. 2020,
+            "Training generative adversarial networks with limited data", appendix C).
+        every: Updates between two evaluations; the penalty is scaled by it. 1 in the paper, 16 in StyleGAN2.
     """
 
     name = "r1"
 
-    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
-        super().__init__(weight, every)
+    def __init__(self, weight: float | None = None, every: int = 1) -> None:
+        super().__init__(0.0 if weight is None else weight, every)
+        self.by_rule = weight is None
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
+    def weight_of(self, model: Any, real: Tensor) -> float:
+        """γ as given, or by the rule."""
+        return gamma_for(real, model.batch_images) if self.by_rule else self.weight
+
+    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """Equation 9 without γ."""
         return input_gradient_norm(model.discriminate, real, y).square().mean() / 2
+
+
+class R2(R1):
+    r"""Zero-centred gradient penalty at generated samples; arguments as of R1.
+
+    .. math:: R_2 = \frac{γ}{2} \, E_{z} \|∇_x D(G(z))\|^2
+    """
+
+    name = "r2"
+
+    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+        """Equation 10 without γ."""
+        return input_gradient_norm(model.discriminate, fake, y if y_fake is None else y_fake).square().mean() / 2

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from toys import (
     CLASSES,
+    EXTRAS,
     LATENT,
     MODELS,
     Batches,
@@ -18,6 +19,7 @@ from toys import (
     Generator,
     build,
     images,
+    labels,
     loader,
     networks,
     same,
@@ -28,6 +30,7 @@ from toys import (
 from lit_gans.models import GAN, WGANGP, AdaptiveClip, NormClip, ValueClip
 from lit_gans.regularizers import R1, Regularizer
 
+SPECTRAL = ("SNGAN", "ProjectionGAN", "SSGAN", "SAGAN", "BigGAN", "ReACGAN")
 all_models = pytest.mark.parametrize("name", MODELS)
 
 
@@ -72,29 +75,35 @@ def test_an_update_of_one_player_leaves_the_other_alone(name, tmp_path):
             assert all(torch.equal(a, b) for a, b in zip(parameters, other.parameters(), strict=True))
             for before, parameter in zip(gradients, other.parameters(), strict=True):
                 assert (before is None and parameter.grad is None) or torch.equal(before, parameter.grad)
-            assert all(p.requires_grad for p in self.parameters())
+            players = self.generator, self.discriminator
+            assert all(p.requires_grad for network in players for p in network.parameters())
             played.append(player)
             return terms
 
     played = []
-    extra = {"num_classes": CLASSES} if name == "CGAN" else {}
-    model = Watched(*networks(name), latent_dim=LATENT, n_critic=2, **extra)
+    model = Watched(*networks(name), latent_dim=LATENT, n_critic=2, **EXTRAS.get(name, {}))
     trainer(tmp_path, max_steps=4).fit(model, loader())
     assert played == ["discriminator", "discriminator", "generator"] * 2
 
 
 @all_models
-def test_accumulation_equals_the_large_batch(name, tmp_path):
+def test_accumulation_equals_the_large_batch_or_is_refused(name, tmp_path, monkeypatch):
     ends = []
+    monkeypatch.setattr("lit_gans.models.dragan.perturb", lambda real, noise, rng: real)  # drawn by the part
+    if MODELS[name].couples_samples:
+        with pytest.raises(ValueError, match=f"accumulate=4: {name} compares the samples of a batch"):
+            build(name, accumulate=4)
+        return
+    still = {"StyleGAN2": {"pl_weight": 0.0}}  # its noise, too
     for accumulate in (1, 4, 3):  # 3 does not divide the batch of 8
-        model = build(name, accumulate=accumulate, n_critic=2)
+        model = build(name, accumulate=accumulate, n_critic=2, **still.get(name, {}))
         trainer(tmp_path, max_steps=6).fit(model, loader())
         ends.append(weights(model))
     for other in ends[1:]:
         for key, value in ends[0].items():
             # power iteration runs once a forward, so its vectors see more of them in parts
-            if "_u" not in key and "_v" not in key and not (name == "SNGAN" and "discriminator" in key):
-                assert torch.allclose(value, other[key], rtol=0, atol=2e-6 if name != "SNGAN" else 2e-4), key
+            if "_u" not in key and "_v" not in key and not (name in SPECTRAL and "discriminator" in key):
+                assert torch.allclose(value, other[key], rtol=0, atol=2e-4 if name in SPECTRAL else 1e-5), key
 
 
 @all_models
@@ -184,6 +193,7 @@ def test_drops_into_a_foreign_project(name, tmp_path):
 
         def training_step(self, batch, batch_idx):
             real, y = self.gan.unpack_batch(batch)
+            y = labels(name, len(real)) if name == "InfoGAN" else y
             for optimizer, loss in zip(
                 self.optimizers(), (self.gan.discriminator_loss, self.gan.generator_loss), strict=True
             ):
@@ -201,7 +211,7 @@ def test_drops_into_a_foreign_project(name, tmp_path):
 @all_models
 def test_hooks_return_scalar_terms_and_leave_their_inputs_alone(name):
     model = build(name)
-    real, y = images(8), torch.arange(8) % CLASSES if name == "CGAN" else None
+    real, y = images(8), labels(name, 8)
     fake = model.generate(torch.randn(8, LATENT), y)
     kept = real.clone(), fake.detach().clone()
     d_terms, g_terms = model.discriminator_loss(real, fake.detach(), y), model.generator_loss(real, fake, y)
@@ -217,10 +227,7 @@ def test_hooks_return_scalar_terms_and_leave_their_inputs_alone(name):
 @all_models
 @pytest.mark.parametrize("answer", ["column", "flat", "patch"])
 def test_discriminators_answer_columns_vectors_and_patch_maps(name, answer, tmp_path):
-    model = build(name)
-    classes = CLASSES if name == "CGAN" else None
-    extra = {"num_classes": CLASSES} if classes else {}
-    model = MODELS[name](Generator(classes), Discriminator(classes, answer=answer), **{"latent_dim": LATENT, **extra})
+    model = MODELS[name](*networks(name, answer=answer), latent_dim=LATENT, **EXTRAS.get(name, {}))
     trainer(tmp_path, max_steps=3).fit(model, loader())
     assert all(torch.isfinite(value).all() for value in weights(model).values())
 

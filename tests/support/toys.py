@@ -5,10 +5,70 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
+from lit_gans.models import (
+    CGAN,
+    DCGAN,
+    GAN,
+    SNGAN,
+    WGAN,
+    WGANGP,
+    MinimaxGAN,
+    LSGAN,
+    HingeGAN,
+    WGANLP,
+    DRAGAN,
+    RaGAN,
+    R3GAN,
+    EBGAN,
+    BEGAN,
+    PacGAN,
+    UnrolledGAN,
+    ACGAN,
+    ProjectionGAN,
+    InfoGAN,
+    SSGAN,
+    SAGAN,
+    BigGAN,
+    StyleGAN2,
+    ReACGAN,
+)
 
-MODELS = {"GAN": GAN, "DCGAN": DCGAN, "WGAN": WGAN, "WGANGP": WGANGP, "SNGAN": SNGAN, "CGAN": CGAN}
+MODELS = {
+    "GAN": GAN,
+    "DCGAN": DCGAN,
+    "WGAN": WGAN,
+    "WGANGP": WGANGP,
+    "SNGAN": SNGAN,
+    "CGAN": CGAN,
+    "MinimaxGAN": MinimaxGAN,
+    "LSGAN": LSGAN,
+    "HingeGAN": HingeGAN,
+    "WGANLP": WGANLP,
+    "DRAGAN": DRAGAN,
+    "RaGAN": RaGAN,
+    "R3GAN": R3GAN,
+    "EBGAN": EBGAN,
+    "BEGAN": BEGAN,
+    "PacGAN": PacGAN,
+    "UnrolledGAN": UnrolledGAN,
+    "ACGAN": ACGAN,
+    "ProjectionGAN": ProjectionGAN,
+    "InfoGAN": InfoGAN,
+    "SSGAN": SSGAN,
+    "SAGAN": SAGAN,
+    "BigGAN": BigGAN,
+    "StyleGAN2": StyleGAN2,
+    "ReACGAN": ReACGAN,
+}
 LATENT, SIDE, CLASSES = 8, 6, 3
+CONDITIONAL = ("ACGAN", "CGAN", "ProjectionGAN", "ReACGAN")  # models of labels
+SEEING = ("CGAN", "ProjectionGAN")  # whose discriminators are given them
+HEADS = {"ACGAN": CLASSES, "InfoGAN": 5, "ReACGAN": 4, "SSGAN": 4}  # width of the discriminator's second answer
+EXTRAS = {  # arguments without which a model is not built, or not as small
+    **{name: {"num_classes": CLASSES} for name in CONDITIONAL},
+    "InfoGAN": {"categorical": [3], "continuous": 1},
+    "ReACGAN": {"num_classes": CLASSES, "embed_dim": 4},
+}
 
 
 class Generator(nn.Module):
@@ -29,33 +89,57 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """An MLP with smooth activations; answers (N,), (N, 1) or a patch map."""
+    """An MLP with smooth activations; answers (N,), (N, 1) or a patch map, and a head beside it if it has one."""
 
-    def __init__(self, classes=None, side=SIDE, answer="column"):
+    def __init__(self, classes=None, side=SIDE, answer="column", head=None, pack=1):
         super().__init__()
         self.embed = nn.Embedding(classes, 4) if classes else None
-        self.body = nn.Sequential(nn.Linear(side * side + (4 if classes else 0), 16), nn.Softplus(), nn.Linear(16, 4))
-        self.answer = answer
+        wide = side * side * pack + (4 if classes else 0)
+        self.body = nn.Sequential(nn.Linear(wide, 16), nn.Softplus(), nn.Linear(16, 4 + (head or 0)))
+        self.answer, self.head = answer, head
 
     def forward(self, x, y=None):
         x = x.flatten(1)
         out = self.body(x if self.embed is None else torch.cat([x, self.embed(y)], 1))
-        if self.answer == "patch":
-            return out.view(-1, 1, 2, 2)
-        return out[:, :1] if self.answer == "column" else out[:, 0]
+        logits = out[:, :4].view(-1, 1, 2, 2) if self.answer == "patch" else out[:, :1]
+        logits = out[:, 0] if self.answer == "flat" else logits
+        return logits if self.head is None else (logits, out[:, 4:])
 
 
-def networks(name, seed=0, **kwargs):
+class Autoencoder(nn.Module):
+    """A discriminator of EBGAN and BEGAN."""
+
+    def __init__(self, side=SIDE):
+        super().__init__()
+        self.encode = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 4), nn.Softplus())
+        self.decode = nn.Sequential(nn.Linear(4, side * side), nn.Unflatten(1, (1, side, side)))
+
+    def forward(self, x):
+        code = self.encode(x)
+        return self.decode(code), code
+
+
+def networks(name, seed=0, answer="column", **kwargs):
     """Both networks for a model; the same numbers for the same seed."""
-    classes = CLASSES if name == "CGAN" else None
     torch.manual_seed(seed)
-    return Generator(classes, **kwargs), Discriminator(classes)
+    latent_dim = LATENT + (4 if name == "InfoGAN" else 0)
+    generator = Generator(CLASSES if name in CONDITIONAL else None, latent_dim, **kwargs)
+    if name in ("EBGAN", "BEGAN"):
+        return generator, Autoencoder()
+    classes = CLASSES if name in SEEING else None
+    return generator, Discriminator(classes, answer=answer, head=HEADS.get(name), pack=1 + (name == "PacGAN"))
 
 
 def build(name, seed=0, **kwargs):
     """A model of each kind on fresh toy networks."""
-    extra = {"num_classes": CLASSES} if name == "CGAN" else {}
-    return MODELS[name](*networks(name, seed), **{"latent_dim": LATENT, **extra, **kwargs})
+    return MODELS[name](*networks(name, seed), **{"latent_dim": LATENT, **EXTRAS.get(name, {}), **kwargs})
+
+
+def labels(name, n):
+    """Labels for n images of a model of labels, codes for one of codes, None for the others."""
+    if name == "InfoGAN":
+        return build(name).draw_labels(n, torch.Generator().manual_seed(0))
+    return torch.arange(n) % CLASSES if name in CONDITIONAL else None
 
 
 def images(n=48, seed=1, side=SIDE):

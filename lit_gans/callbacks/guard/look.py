@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lit_gans.functional import input_gradient_norm, to_uint8
+from lit_gans.functional import input_gradient_norm, logits_of, to_uint8
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.models import GAN
 
@@ -150,8 +150,7 @@ class Sight:
 
 def _logits(critic: Any, x: Tensor, y: Tensor | None) -> Tensor:
     """One an image; of a patch map its mean."""
-    answer = critic(x) if y is None else critic(x, y)
-    answer = answer if isinstance(answer, Tensor) else answer[0]
+    answer = logits_of(critic(x) if y is None else critic(x, y))
     return answer.flatten(1).mean(1) if answer.ndim > 1 else answer
 
 

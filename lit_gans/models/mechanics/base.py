@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_gans.functional import update_average_
+from lit_gans.functional import logits_of, update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
 from lit_gans.models.mechanics.checks import check_batch, check_flags, check_labels, check_strategy, peek
@@ -25,6 +25,7 @@ from lit_gans.models.mechanics.compilation import (
     compiled_input_gradient,
     lay_out_channels_last,
 )
+from lit_gans.models.mechanics.joint import joint_batch
 from lit_gans.models.mechanics.modes import frozen
 from lit_gans.plugins import use_safe_io
 from lit_gans.regularizers.base import Regularizer
@@ -72,9 +73,15 @@ class TwoPlayerModule(CheckpointModule):
         seed: Of all noise while training; None: that of ``seed_everything``, else 0.
     """
 
+    augment: Any
     regularizers: Iterable[Regularizer]
     _first_look_due = False
     double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
+    couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
+    needs_labels = False  # whether there is no such model without classes
+    pack = 1  # samples the discriminator judges together
+    turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
+    batch_images = 0  # real images of this step's batch, over all ranks
 
     def __init__(
         self,
@@ -97,7 +104,7 @@ class TwoPlayerModule(CheckpointModule):
         ema_kimg: float | None = None,
         ema_rampup: float | None = None,
         uniform_labels: bool = False,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: nn.Module | Callable[[Tensor], Tensor] | None = None,
         regularizers: Sequence[Regularizer] | None = None,
         compile: bool = False,
         channels_last: bool = False,
@@ -120,6 +127,16 @@ class TwoPlayerModule(CheckpointModule):
             raise ValueError(f"ema_kimg must be above 0, got {ema_kimg}")
         if ema_rampup is not None and ema_kimg is None:
             raise ValueError("ema_rampup ramps up ema_kimg: give that too")
+        if accumulate > 1 and self.couples_samples:
+            raise ValueError(
+                f"accumulate={accumulate}: {type(self).__name__} compares the samples of a batch with one another, so "
+                "that its parts have another loss than the whole; use accumulate=1, and more processes for more memory"
+            )
+        if self.needs_labels and num_classes is None:
+            raise ValueError(f"{type(self).__name__} needs labels: give it num_classes, and data that has them")
+        names = [penalty.name for penalty in regularizers or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two loss terms are called {twice!r}: give one regularizer another name")
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.num_classes, self.uniform_labels = latent_dim, num_classes, uniform_labels
         self.n_critic, self.accumulate = n_critic, accumulate
@@ -131,8 +148,14 @@ class TwoPlayerModule(CheckpointModule):
             self.g_ema = copy.deepcopy(generator).requires_grad_(False)
         self.augment = augment
         self.regularizers = nn.ModuleList(regularizers or ())  # type: ignore[assignment]
+        self.measured = dict[str, Tensor]()  # what a paper watches besides its losses, logged as train/<name>
         self.compile_networks, self.channels_last, self.seed = compile, channels_last, seed
         self.images_seen = 0
+
+    @property
+    def head_width(self) -> int | None:
+        """Width of what the discriminator answers beside its logits, if the paper learns from it."""
+        return None
 
     # optimizers
 
@@ -182,6 +205,10 @@ class TwoPlayerModule(CheckpointModule):
         """Lightning's, without autocast, which would cast a float32 penalty's backward pass to half precision."""
         with torch.autocast(self.device.type, enabled=False):
             super().manual_backward(loss, *args, **kwargs)
+
+    def lazy(self, every: int) -> int:
+        """The factor of a penalty that is due at every so many updates: 0 at the others; 1 where nothing is learnt."""
+        return 1 if self.turn is None else every * (self.turn % every == 0)
 
     # average of the generator
 
@@ -274,11 +301,38 @@ class TwoPlayerModule(CheckpointModule):
         """No gradients for this player's parameters within the context."""
         return frozen(self._parameters_of[player])
 
+    def finish_step(self, terms: Mapping[str, Mapping[str, Tensor]], real: Tensor, y: Tensor | None, step: int) -> None:
+        """What follows the updates: the augmentation adapts, schedules advance, terms are logged."""
+        if hasattr(self.augment, "adapt") and (step + 1) % self.augment.every == 0:
+            self.adapt_augment(real, y, self.augment.every)
+        self.step_schedulers()
+        self.log_step(terms, step)
+
+    @torch.no_grad()
+    def adapt_augment(self, real: Tensor, y: Tensor | None, steps: int) -> None:
+        """Tell an adaptive augmentation how sure the discriminator is of real images, over all ranks."""
+        augment: Any = self.augment
+        signs = logits_of(self.discriminate(real, y)).sign().mean()
+        augment.adapt(self.mean_of_ranks(signs), images=self.batch_images * steps)
+        self.measured["augment_p"] = augment.p
+
+    def joint(self, x: Tensor) -> Tensor:
+        """The rows of all processes while training, for losses that compare the samples of a batch."""
+        return x if self.turn is None else joint_batch(x)
+
+    def mean_of_ranks(self, value: Tensor) -> Tensor:
+        """A detached value's mean over all processes; itself in one."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value.detach()
+        reduced: Tensor = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
+        return reduced
+
     def log_step(self, terms: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """Log each player's terms and their sum on logging steps, in one call; nothing on others."""
         if not self._logs(step):
             return
         values: dict[str, Any] = {"train/kimg": self.images_seen / 1000}
+        values |= {f"train/{name}": value for name, value in self.measured.items()}
         for player, named in terms.items():
             letter = player[0]
             values |= {f"train/{letter}_{name}": value for name, value in named.items()}
@@ -321,6 +375,15 @@ class TwoPlayerModule(CheckpointModule):
         x, y = self.unpack_batch(batch)
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x, y
 
+    def labels_of_fakes(self, y: Tensor | None, n: int) -> Tensor | None:
+        """Labels that the next n generated images are to have: those of the batch, or drawn uniformly."""
+        return self.draw_labels(n, self.rng) if self.uniform_labels else y
+
+    def whole_packs(self, real: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A held-out batch without the last samples that fill no pack."""
+        whole = len(real) - len(real) % self.pack
+        return real[:whole], None if y is None else y[:whole]
+
     @property
     def compiled_input_gradient(self) -> Callable[..., Tensor] | None:
         """How ``functional.input_gradient_norm`` differentiates ``discriminate``; None: eagerly."""
@@ -331,7 +394,7 @@ class TwoPlayerModule(CheckpointModule):
         self.average_buffers()
 
 
-def parts_of(n: int, parts: int) -> Iterator[slice]:
-    """Cut ``range(n)`` into at most ``parts`` slices of nearly equal length, none empty."""
-    size = -(-n // parts)
+def parts_of(n: int, parts: int, multiple: int = 1) -> Iterator[slice]:
+    """Cut ``range(n)`` into at most ``parts`` slices of nearly equal length, none empty, each of whole multiples."""
+    size = -(-n // (parts * multiple)) * multiple
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))

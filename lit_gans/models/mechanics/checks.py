@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_gans.functional import logits_of
 from lit_gans.models.mechanics.modes import eval_mode
 from lit_gans.strategies import BatchNormSync, GANDDPStrategy
 
@@ -128,7 +129,8 @@ def check_batch(model: "GAN", batch: Any) -> None:
         ValueError: naming both sides of the misfit and the remedy.
     """
     real, y = model.unpack_batch(batch)
-    real, y = real[:2], y if y is None else y[:2]
+    few = torch.arange(2 * model.pack, device=real.device) % len(real)
+    real, y = real[few], y if y is None else y[few]
     if not real.is_floating_point():
         raise ValueError(f"the batch holds {real.dtype} images: convert them to float in [-1, 1]")
     if model.num_classes is not None and y is not None and not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
@@ -137,14 +139,16 @@ def check_batch(model: "GAN", batch: Any) -> None:
     dtype = next((p.dtype for p in model.parameters()), real.dtype)  # double, once trained with precision="64-true"
     z, real = model.draw_latents(len(real), rng).to(dtype), real.to(dtype)
     with isolate_rng(), eval_mode(model):
-        fake = _call("generator", model.generate, z, y)
+        fake = _call("generator", model.generate, z, model.draw_labels(len(real), rng) if model.uniform_labels else y)
         _check_images(fake, real)
-        logits = _call("discriminator", model.discriminate, real, y)
-    logits = logits if isinstance(logits, Tensor) else logits[0]
-    if logits.ndim not in (1, 2, 4) or len(logits) != len(real) or (logits.ndim == 2 and logits.shape[1] != 1):
+        answer = _call("discriminator", model.discriminate, real, y)
+    _check_head(model, answer)
+    logits, n = logits_of(answer), len(real) // model.pack
+    if logits.ndim not in (1, 2, 4) or len(logits) != n or (logits.ndim == 2 and logits.shape[1] != 1):
+        packs = "images" if model.pack == 1 else f"packs of {model.pack} images"
         raise ValueError(
-            f"discriminator answers {tuple(logits.shape)} to {len(real)} images; it must give one logit an image, "
-            f"({len(real)},) or ({len(real)}, 1), or a patch map ({len(real)}, C, H, W)"
+            f"discriminator answers {tuple(logits.shape)} to {n} {packs}; it must give one logit for each, "
+            f"({n},) or ({n}, 1), or a patch map ({n}, C, H, W)"
         )
 
 
@@ -154,6 +158,25 @@ def _call(name: str, network: Any, x: Tensor, y: Tensor | None) -> Any:
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = f"{tuple(x.shape)}" + ("" if y is None else f" with labels {tuple(y.shape)}")
         raise ValueError(f"{name} cannot take an input of shape {shapes}: {error}") from error
+
+
+def _check_head(model: "GAN", answer: Any) -> None:
+    """Whether the discriminator answers logits alone, or also what the model learns from."""
+    heads, name = model.head_width, type(model).__name__
+    if heads is None and not isinstance(answer, Tensor):
+        raise ValueError(f"the discriminator answers in {len(answer)} parts, and {name} takes logits alone")
+    if heads is None:
+        return
+    if isinstance(answer, Tensor) or len(answer) != 2:
+        raise ValueError(
+            f"{name} needs a discriminator that answers (logits, head), the head {heads} wide; "
+            f"build one of ours with head={heads}"
+        )
+    if answer[1].shape != (len(answer[0]), heads):
+        raise ValueError(
+            f"the discriminator's head answers {tuple(answer[1].shape)} to {len(answer[0])} images, and {name} needs "
+            f"({len(answer[0])}, {heads}): build it with head={heads}"
+        )
 
 
 def _check_images(fake: Tensor, real: Tensor) -> None:

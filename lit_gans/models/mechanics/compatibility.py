@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
+from lit_gans.functional import logits_of
 from lit_gans.models.mechanics.modes import eval_mode
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _answer(model: "GAN") -> Tensor:
     y = y if y is None else y.to(like.device)
     with isolate_rng(), eval_mode(model):
         logits = model.discriminate(model.generate(z, y), y)
-    return logits if isinstance(logits, Tensor) else logits[0]
+    return logits_of(logits)
 
 
 def _seen_in_the_images(model: "GAN", trainer: Trainer) -> None:

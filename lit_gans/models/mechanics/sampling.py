@@ -106,6 +106,7 @@ class SamplingModule(LightningModule):
         ema: bool = True,
         batch_size: int = 256,
         start: int = 0,
+        truncation: float | None = None,
     ) -> Tensor:
         """Images in eval mode without gradients, float (n, C, H, W) in [-1, 1].
 
@@ -116,20 +117,29 @@ class SamplingModule(LightningModule):
             ema: Use the averaged generator where there is one.
             batch_size: Images made at a time.
             start: Index of the first sample in the sequence that the seed stands for.
+            truncation: Less variety for more fidelity, where the paper knows how: BigGAN, StyleGAN2.
 
         Raises:
-            ValueError: if labels are given to a model without, out of range, or not one for each.
+            ValueError: if labels are given to a model without, out of range, or not one for each; or a truncation to
+                a model that knows none.
         """
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         z, y = self.draw_inputs(n, y, seed, start)
         network = getattr(self, "g_ema", self.generator) if ema else self.generator
         z = z.to(next(network.parameters(), z).dtype)  # float64 under Trainer(precision="64-true")
         with eval_mode(network):
-            parts = [
-                network(z_part.to(self.device), *(() if y is None else (y[i : i + batch_size].to(self.device),)))
-                for i, z_part in zip(range(0, n, batch_size), z.split(batch_size), strict=True)
-            ]
+            parts = []
+            for i in range(0, n, batch_size):
+                labels = None if y is None else y[i : i + batch_size].to(self.device)
+                parts.append(self.render(network, z[i : i + batch_size].to(self.device), labels, truncation))
         return torch.cat(parts)
+
+    def render(self, network: nn.Module, z: Tensor, y: Tensor | None, truncation: float | None = None) -> Tensor:
+        """What a generator, live or averaged, makes of latents and labels when it is sampled from."""
+        if truncation is not None:
+            raise ValueError(f"{type(self).__name__} knows no truncation: leave it out")
+        images: Tensor = network(z) if y is None else network(z, y)
+        return images
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] from latents (N, latent_dim) and, for a conditional model, labels (N,)."""

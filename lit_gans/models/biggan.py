@@ -1,0 +1,67 @@
+"""BigGAN: Brock et al. 2019, "Large scale GAN training for high fidelity natural image synthesis", arXiv:1809.11096."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from lit_gans.functional import off_diagonal_gram
+from lit_gans.models.hinge_gan import HingeGAN
+from lit_gans.models.mechanics.arguments import not_negative
+from lit_gans.models.mechanics.spectral import normalise_spectrally
+from lit_gans.models.mechanics.truncation import TruncatedModule
+
+__all__ = ("BigGAN",)
+
+
+class BigGAN(TruncatedModule, HingeGAN):
+    r"""The hinge GAN at scale: large batches, orthogonal regularisation, an averaged generator, truncated latents.
+
+    .. math::
+        L_D = E_{x, y} \max(0, 1 - D(x, y)) + E_{z, y} \max(0, 1 + D(G(z, y), y)), \qquad
+        L_G = -E_{z, y} D(G(z, y), y) + β \sum_W \|W^T W ⊙ (1 - I)\|_F^2
+
+    Both networks are spectrally normalised. Its networks, with a shared embedding and latents that enter at every
+    block, are ``networks.BigGANGenerator`` and ``networks.BigGANDiscriminator``. The batch is 2048 in the paper, from
+    all devices, with their batch norm synchronised.
+
+    ``sample(n, truncation=t)`` draws latents from a normal truncated to [-t, t]: less variety, more fidelity.
+    Truncation wants batch statistics that fit; ``standing_statistics`` gathers them.
+
+    Differs from the paper: none.
+
+    Args:
+        orthogonal: β, 1e-4 in section 3.1.
+        n_critic: 2, appendix C.
+        latent_dim: 120 for 128 pixels, appendix B.
+        g_lr, d_lr: 5e-5 and 2e-4, appendix C.
+        betas: Of Adam; 0 and 0.999, appendix C.
+        ema_decay: Of the averaged generator; 0.9999, appendix C.
+        **kwargs: As of GAN.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        orthogonal: float = 1e-4,
+        n_critic: int = 2,
+        latent_dim: int = 120,
+        g_lr: float = 5e-5,
+        d_lr: float = 2e-4,
+        betas: tuple[float, float] = (0.0, 0.999),
+        ema_decay: float | None = 0.9999,
+        **kwargs: Any,
+    ) -> None:
+        for network in (generator, discriminator):
+            normalise_spectrally(network)
+        kwargs |= {"n_critic": n_critic, "latent_dim": latent_dim, "g_lr": g_lr, "d_lr": d_lr, "betas": betas}
+        super().__init__(generator, discriminator, ema_decay=ema_decay, **kwargs)
+        not_negative(orthogonal=orthogonal)
+        self.orthogonal = orthogonal
+
+    def generator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The hinge loss and equation 3."""
+        terms = super().generator_loss(real, fake, y, y_fake)
+        return {**terms, "orthogonal": self.orthogonal * off_diagonal_gram(self.generator)}

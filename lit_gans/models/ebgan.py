@@ -1,0 +1,80 @@
+"""EBGAN: Zhao et al. 2017, "Energy-based generative adversarial network", ICLR, arXiv:1609.03126."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_gans.models.gan import GAN
+from lit_gans.models.mechanics.arguments import not_negative
+
+__all__ = ("EBGAN", "pulling_away")
+
+
+class EBGAN(GAN):
+    r"""The GAN whose discriminator is an autoencoder: what it reconstructs badly has a high energy.
+
+    .. math::
+        L_D = E_{x} D(x) + E_{z} \max(0, m - D(G(z))), \qquad L_G = E_{z} D(G(z)) + w \, f_{PT}(S),
+        \qquad D(x) = \|Dec(Enc(x)) - x\|^2
+
+    with S the codes Enc(G(z)) of a batch. The discriminator given answers ``(image, code)`` to an image, as
+    ``networks.MLPAutoencoder`` and ``networks.DCGANAutoencoder`` do.
+
+    Differs from the paper: the energy is the mean over pixels, so that the margin does not depend on their number.
+
+    Args:
+        margin: m, the energy beyond which generated samples are left alone.
+        pt_weight: w of the pulling-away term, 0.1 in section 2.4 (EBGAN-PT); 0 leaves it out.
+        **kwargs: As of GAN.
+    """
+
+    couples_samples = True  # by the pulling-away term
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        margin: float = 1.0,
+        pt_weight: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(generator, discriminator, **kwargs)
+        not_negative(margin=margin, pt_weight=pt_weight)
+        self.margin, self.pt_weight = margin, pt_weight
+
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Equation 1."""
+        fake_energy = self.discriminate(fake, y if y_fake is None else y_fake)
+        return {"real": self.discriminate(real, y).mean(), "fake": F.relu(self.margin - fake_energy).mean()}
+
+    def generator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Equation 2, and the pulling-away term of section 2.4."""
+        energy, code = self.energy(fake, y if y_fake is None else y_fake)
+        return {"adversarial": energy.mean(), "pulling_away": self.pt_weight * pulling_away(code, self.joint(code))}
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Energies (N,), low for real images."""
+        return self.energy(x, y)[0]
+
+    def energy(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Energies (N,) and codes (N, code_dim) of images, after ``augment``."""
+        x = x if self.augment is None else self.augment(x)
+        image, code = self.discriminator(x) if y is None else self.discriminator(x, y)
+        return (image - x).square().flatten(1).mean(1), code.flatten(1)
+
+
+def pulling_away(code: Tensor, everyone: Tensor) -> Tensor:
+    """Section 2.4, equation 4: mean squared cosine between different samples.
+
+    Args:
+        code: Codes (N, D) of this process.
+        everyone: Codes of all processes, ``code`` in one; the mean of the term over processes is that of all codes.
+    """
+    unit, units = F.normalize(code.float(), dim=1), F.normalize(everyone.float(), dim=1)
+    with_itself = unit.square().sum(1).square().sum()
+    return ((unit @ units.T).square().sum() - with_itself) / (len(unit) * max(len(units) - 1, 1))

@@ -1,0 +1,91 @@
+"""Codes that a model draws for its generator, in the place of labels."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_gans.models.mechanics.sampling import SamplingModule
+
+__all__ = ("CodedModule", "with_codes")
+
+
+class CodedModule(SamplingModule):
+    """A model with categorical codes, as one-hot vectors, and continuous ones, uniform on [-1, 1], side by side."""
+
+    categorical: tuple[int, ...]
+    continuous: int
+
+    def check_codes(self, categorical: Sequence[int], continuous: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The further arguments of a model whose codes are drawn for each generated image.
+
+        Raises:
+            ValueError: if there are no codes, or classes beside them.
+        """
+        name = type(self).__name__
+        if kwargs.get("num_classes") is not None:
+            raise ValueError(f"{name} finds classes by itself, as codes: leave num_classes out")
+        if any(values < 2 for values in categorical) or continuous < 0 or not (categorical or continuous):
+            raise ValueError(
+                f"{name} needs codes: categorical of at least 2 values each, or continuous of at least 1, got "
+                f"{list(categorical)} and {continuous}"
+            )
+        return {**kwargs, "uniform_labels": True}
+
+    @property
+    def code_width(self) -> int:
+        """Numbers that describe the codes of an image."""
+        return sum(self.categorical) + self.continuous
+
+    @property
+    def head_width(self) -> int | None:
+        """Scores, means and log standard deviations of the codes of an image."""
+        return self.code_width + self.continuous
+
+    @property
+    def entropy(self) -> float:
+        """H(c) in nats, the largest value of the mutual information."""
+        return sum(map(math.log, self.categorical)) + self.continuous * math.log(2)
+
+    def draw_labels(self, n: int, rng: torch.Generator) -> Tensor:
+        """Codes of shape (n, code_width)."""
+        device = rng.device
+        one_hot = [
+            F.one_hot(torch.randint(values, (n,), generator=rng, device=device), values).float()
+            for values in self.categorical
+        ]
+        return torch.cat([*one_hot, torch.rand(n, self.continuous, generator=rng, device=device) * 2 - 1], dim=1)
+
+    def _given_labels(self, y: Any, n: int) -> Tensor:
+        codes = torch.as_tensor(y, dtype=torch.float32).cpu()
+        if codes.shape[-1:] != (self.code_width,) or codes.ndim > 2 or (codes.ndim == 2 and len(codes) != n):
+            raise ValueError(
+                f"y must be the codes of one image or of {n}, each of {self.code_width} numbers, got shape "
+                f"{tuple(codes.shape)}"
+            )
+        return codes.expand(n, -1)
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """What the discriminator returns after ``augment``; codes are for it to guess, not to see."""
+        return super().discriminate(x)  # type: ignore[misc]
+
+
+class _WithCodes(nn.Module):
+    """A generator of latents and codes, made of one of latents with the codes appended."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor, codes: Tensor) -> Tensor:
+        """Latents (N, latent_dim) and codes (N, code_width) to images."""
+        images: Tensor = self.network(torch.cat([z, codes.to(z.dtype)], dim=1))
+        return images
+
+
+def with_codes(network: nn.Module) -> nn.Module:
+    """The same generator as a function of latents and codes."""
+    return _WithCodes(network)

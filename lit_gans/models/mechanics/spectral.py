@@ -1,0 +1,22 @@
+"""Spectral normalisation of networks as they are given."""
+
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
+
+__all__ = ("normalise_spectrally",)
+
+
+def normalise_spectrally(network: nn.Module, n_power_iterations: int = 1, eps: float = 1e-12) -> None:
+    """Divide every weight of a linear, convolutional or embedding layer by its largest singular value, in place.
+
+    Miyato et al. 2018, algorithm 1. Layers that have a parametrization already keep it.
+
+    Args:
+        network: Whose layers they are.
+        n_power_iterations: Power iterations a forward pass in training mode.
+        eps: Added to norms.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)) and not is_parametrized(layer):
+            spectral_norm(layer, n_power_iterations=n_power_iterations, eps=eps)

@@ -1,0 +1,48 @@
+"""Less variety for more fidelity, by latents nearer to their mean."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from lit_gans.models.mechanics.modes import eval_mode
+from lit_gans.models.mechanics.sampling import SamplingModule
+
+__all__ = ("TruncatedModule", "truncated_normal")
+
+
+class TruncatedModule(SamplingModule):
+    """A model that can be sampled from with truncated latents (Brock et al. 2019, arXiv:1809.11096, section 3.1)."""
+
+    def render(self, network: nn.Module, z: Tensor, y: Tensor | None, truncation: float | None = None) -> Tensor:
+        """Images of latents folded into [-truncation, truncation], which then are truncated normal."""
+        return super().render(network, z if truncation is None else truncated_normal(z, truncation), y)
+
+    @torch.no_grad()
+    def standing_statistics(
+        self, truncation: float | None = None, batches: int = 100, batch_size: int = 64, seed: int = 0
+    ) -> nn.Module:
+        """A copy of the averaged generator whose batch norm has the statistics of samples at this truncation.
+
+        Appendix A there: the means over so many forward passes. Put it in the place of ``g_ema`` to sample from it.
+        """
+        network = copy.deepcopy(getattr(self, "g_ema", self.generator))
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        with eval_mode(network):
+            for layer in norms:
+                layer.reset_running_stats()
+                layer.momentum, layer.training = None, True  # the plain mean over passes
+            for start in range(0, batches * batch_size, batch_size):
+                z, y = self.draw_inputs(batch_size, seed=seed, start=start)
+                self.render(network, z.to(self.device), None if y is None else y.to(self.device), truncation)
+        return network
+
+
+def truncated_normal(z: Tensor, bound: float) -> Tensor:
+    """Standard normal values → values of the normal distribution truncated to [-bound, bound], in the same order."""
+    if not bound > 0:
+        raise ValueError(f"truncation must be above 0, got {bound}")
+    normal = torch.distributions.Normal(0.0, 1.0)
+    edge = normal.cdf(torch.tensor(bound, dtype=torch.float64))
+    inside = 1 - edge + normal.cdf(z.double()) * (2 * edge - 1).to(z.device)
+    return normal.icdf(inside).clamp(-bound, bound).to(z.dtype)

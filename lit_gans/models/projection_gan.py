@@ -1,0 +1,41 @@
+"""ProjectionGAN: Miyato and Koyama 2018, "cGANs with projection discriminator", ICLR, arXiv:1802.05637."""
+
+from typing import Any
+
+from torch import nn
+
+from lit_gans.models.sngan import SNGAN
+
+__all__ = ("ProjectionGAN",)
+
+
+class ProjectionGAN(SNGAN):
+    r"""SNGAN whose discriminator takes the inner product of its features with an embedding of the label.
+
+    .. math::
+        D(x, y) = v_y^T φ(x) + ψ(φ(x)), \qquad
+        L_D = E_{x, y} \max(0, 1 - D(x, y)) + E_{z, y} \max(0, 1 + D(G(z, y), y)), \qquad L_G = -E_{z, y} D(G(z, y), y)
+
+    The networks take labels: ``networks.ResNetGenerator`` conditions its batch norm on them, and
+    ``networks.ResNetDiscriminator`` projects, when built with ``num_classes``. All layers of the discriminator, the
+    embedding among them, are spectrally normalised.
+
+    Differs from the paper: none.
+
+    Args:
+        num_classes: Number of classes.
+        uniform_labels: Labels of generated images are drawn uniformly, as in section 3, or taken from the batch.
+        **kwargs: As of SNGAN.
+    """
+
+    needs_labels = True
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        num_classes: int,
+        uniform_labels: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(generator, discriminator, num_classes=num_classes, uniform_labels=uniform_labels, **kwargs)

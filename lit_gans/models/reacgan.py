@@ -1,0 +1,99 @@
+"""ReACGAN: Kang et al. 2021, "Rebooting ACGAN: auxiliary classifier GANs with stable training", arXiv:2111.01118."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_gans.models.hinge_gan import HingeGAN
+from lit_gans.models.mechanics.arguments import not_negative
+from lit_gans.models.mechanics.spectral import normalise_spectrally
+
+__all__ = ("ReACGAN", "d2d_cross_entropy")
+
+
+class ReACGAN(HingeGAN):
+    r"""The hinge GAN with a classifier that compares samples on a sphere, and leaves the easy ones alone.
+
+    .. math::
+        L = L^{hinge} - λ \frac1N \sum_i \log \frac{e^{[f_i^T v_{y_i} - m_p]_- / τ}}
+            {e^{[f_i^T v_{y_i} - m_p]_- / τ} + \sum_{j: y_j \ne y_i} e^{[f_i^T f_j - m_n]_+ / τ}}
+
+    with f the embeddings of a batch and v the proxies of the classes, of norm 1 (D2D-CE, equation 6): of real images
+    for the discriminator, of generated ones for the generator. The generator is ``forward(z, y)``; the discriminator
+    ``forward(x)`` answers (logits, embedding), as ours do with ``head=embed_dim``, and is given the proxies. Both
+    networks are spectrally normalised.
+
+    Differs from the paper: none; :math:`m_n = 1 - m_p`, as in its published code.
+
+    Args:
+        num_classes: Number of classes.
+        embed_dim: Width of the embedding; 512 in appendix.
+        weight: λ.
+        margin: m_p, 0.98 in section 4.
+        temperature: τ, 0.5 for CIFAR-10.
+        **kwargs: As of GAN.
+    """
+
+    needs_labels = couples_samples = True
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        num_classes: int,
+        embed_dim: int = 512,
+        weight: float = 0.5,
+        margin: float = 0.98,
+        temperature: float = 0.5,
+        betas: tuple[float, float] = (0.5, 0.999),
+        **kwargs: Any,
+    ) -> None:
+        not_negative(weight=weight, margin=margin, temperature=temperature)
+        discriminator.proxies = nn.Embedding(num_classes, embed_dim)
+        for network in (generator, discriminator):
+            normalise_spectrally(network)
+        super().__init__(generator, discriminator, num_classes=num_classes, betas=betas, **kwargs)
+        self.embed_dim, self.weight, self.margin, self.temperature = embed_dim, weight, margin, temperature
+
+    @property
+    def head_width(self) -> int | None:
+        """Width of the embedding."""
+        return self.embed_dim
+
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Equation 7: the classes of real images."""
+        (real_logits, embedding), fake_logits = self.discriminate(real), self.discriminate(fake)[0]
+        terms = {"real": F.relu(1 - real_logits).mean(), "fake": F.relu(1 + fake_logits).mean()}
+        return {**terms, "class": self.class_loss(embedding, y)}
+
+    def generator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Equation 8: the classes of generated images."""
+        logits, embedding = self.discriminate(fake)
+        return {"adversarial": -logits.mean(), "class": self.class_loss(embedding, y if y_fake is None else y_fake)}
+
+    def class_loss(self, embedding: Tensor, y: Tensor | None) -> Tensor:
+        """Equation 6 for samples of all processes, weighted."""
+        assert y is not None
+        unit, proxies = F.normalize(embedding.float(), dim=1), F.normalize(self.discriminator.proxies(y).float(), dim=1)  # type: ignore[operator]
+        others, labels = self.joint(unit), self.joint(y)
+        return self.weight * d2d_cross_entropy(unit, proxies, y, others, labels, self.margin, self.temperature)
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """Logits and embeddings after ``augment``; labels are for the discriminator to guess, not to see."""
+        return super().discriminate(x)
+
+
+def d2d_cross_entropy(
+    f: Tensor, v: Tensor, y: Tensor, others: Tensor, labels: Tensor, margin: float, temperature: float
+) -> Tensor:
+    """Equation 6: embeddings f and proxies v (N, D) of norm 1 with labels y (N,), against all embeddings and labels."""
+    positive = ((f * v).sum(1) - margin).clamp(max=0) / temperature
+    negative = (f @ others.T - (1 - margin)).clamp(min=0) / temperature
+    negative = negative.masked_fill(y[:, None] == labels[None], -torch.inf)
+    return (torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive).mean()

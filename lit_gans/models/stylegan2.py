@@ -1,0 +1,104 @@
+"""StyleGAN2: Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", CVPR, arXiv:1912.04958."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lit_gans.functional import gamma_for, input_gradient_norm, path_lengths
+from lit_gans.models.gan import GAN
+from lit_gans.models.mechanics.arguments import at_least, not_negative
+from lit_gans.models.mechanics.styles import StyleModule
+
+__all__ = ("StyleGAN2",)
+
+
+class StyleGAN2(StyleModule, GAN):
+    r"""The non-saturating GAN between style-based networks, with both players regularised lazily.
+
+    .. math::
+        L_D = L_D^{GAN} + \tfrac{γ}{2} E_{x} \|∇_x D(x)\|^2, \qquad
+        L_G = -E_{z} \log D(G(z)) + γ_{pl} \, E_{w, \, y \sim N(0, I)} \left( \|J_w^T y\|_2 - a \right)^2
+
+    Its networks are ``networks.StyleGAN2Generator`` and ``networks.StyleGAN2Discriminator``. For a generator with
+    ``mapping`` and ``synthesis``, styles of two latents are mixed, paths are measured in w, and ``sample(n,
+    truncation=ψ)`` pulls w towards its mean; any other is taken as a function of z. Differs from the paper: none.
+
+    Args:
+        r1_gamma: γ; 10 in appendix B. None: by resolution and batch, ``functional.gamma_for``.
+        r1_every: Discriminator updates between two evaluations of R1; 16, appendix B.
+        pl_weight: γ_pl, 2 in the published code.
+        pl_every: Generator updates between two evaluations of the path length; 8, appendix B.
+        style_mixing: Share of images made of the styles of two latents; 0.9, appendix B.
+        latent_dim: 512, appendix B.
+        g_lr, d_lr: 0.002, appendix B; both are scaled for the lazy penalties, by k / (k + 1) with k = ``every``.
+        betas: Of Adam, 0 and 0.99, appendix B; raised to the same power.
+        ema_kimg: Half-life of the averaged generator; 10, appendix B. Unless ``ema_decay`` is given.
+        **kwargs: As of GAN.
+    """
+
+    double_backward = True
+    mean_length: Tensor
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        r1_gamma: float | None = None,
+        r1_every: int = 16,
+        pl_weight: float = 2.0,
+        pl_every: int = 8,
+        style_mixing: float = 0.9,
+        latent_dim: int = 512,
+        g_lr: float = 2e-3,
+        d_lr: float = 2e-3,
+        betas: tuple[float, float] = (0.0, 0.99),
+        ema_kimg: float | None = 10.0,
+        **kwargs: Any,
+    ) -> None:
+        at_least(1, r1_every=r1_every, pl_every=pl_every)
+        not_negative(r1_gamma=r1_gamma or 0.0, pl_weight=pl_weight, style_mixing=style_mixing)
+        kwargs |= {"latent_dim": latent_dim, "g_lr": g_lr, "d_lr": d_lr, "betas": betas}
+        ema_kimg = ema_kimg if kwargs.get("ema_decay") is None else None
+        super().__init__(generator, discriminator, ema_kimg=ema_kimg, **kwargs)
+        self.ratios = (r1_every / (r1_every + 1), pl_every / (pl_every + 1))
+        self.lrs = (d_lr * self.ratios[0], g_lr * self.ratios[1])
+        self.r1_gamma, self.r1_every, self.pl_weight, self.pl_every = r1_gamma, r1_every, pl_weight, pl_every
+        self.style_mixing = style_mixing
+        self.register_buffer("mean_length", torch.zeros(()))
+
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """GAN's terms and R1 (section 4.1 of the paper on StyleGAN, and appendix B)."""
+        terms = super().discriminator_loss(real, fake, y, y_fake)
+        if scale := self.lazy(self.r1_every):
+            gamma = gamma_for(real, self.batch_images) if self.r1_gamma is None else self.r1_gamma
+            r1 = input_gradient_norm(self.discriminate, real, y).square().mean() / 2
+            terms["r1"] = scale * gamma * r1
+        return terms
+
+    def generator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """GAN's term and the path length (equation 4), on half the batch (appendix B)."""
+        terms = super().generator_loss(real, fake, y, y_fake)
+        if self.pl_weight and (scale := self.lazy(self.pl_every)):
+            n, y = -(-len(fake) // 2), y if y_fake is None else y_fake
+            z = self.draw_latents(n, self.rng)
+            lengths = path_lengths(self.generator, z, None if y is None else y[:n], self.rng)
+            mean = self.mean_length.lerp(self.mean_of_ranks(lengths.mean()), 0.01)
+            if self.turn is not None:
+                self.mean_length.copy_(mean)
+            terms["path_length"] = scale * self.pl_weight * (lengths - mean).square().mean()
+        return terms
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Appendix B: the default Adam forgets by as much as without the steps of the lazy penalties."""
+        optimizers, schedulers = super().configure_optimizers()
+        for optimizer, make, ratio in zip(optimizers, self.make_optimizers, self.ratios, strict=True):
+            for group in optimizer.param_groups if make is None else ():
+                group["betas"] = tuple(beta**ratio for beta in group["betas"])
+        return optimizers, schedulers

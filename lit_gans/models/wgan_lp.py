@@ -1,0 +1,32 @@
+"""WGAN-LP: Petzka et al. 2018, "On the regularization of Wasserstein GANs", ICLR, arXiv:1709.08894."""
+
+from torch import Tensor
+
+from lit_gans.functional import input_gradient_norm, interpolate
+from lit_gans.models.wgan_gp import WGANGP
+
+__all__ = ("WGANLP",)
+
+
+class WGANLP(WGANGP):
+    r"""WGAN-GP with a one-sided penalty: the critic may be flatter than 1-Lipschitz, but not steeper.
+
+    .. math::
+        L_D = E_{z} D(G(z)) - E_{x \sim p_{data}} D(x)
+            + λ \, E_{\hat x} \max(0, \|∇_{\hat x} D(\hat x)\|_2 - 1)^2, \qquad L_G = -E_{z} D(G(z))
+
+    with :math:`\hat x` as in WGAN-GP.
+
+    Differs from the paper: none; λ = 10 is WGAN-GP's, the paper shows that much larger ones do no harm. Arguments as of
+    WGANGP.
+    """
+
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Equation 8; the interpolates take the labels of the real samples."""
+        real_score = self.discriminate(real, y)
+        fake_score = self.discriminate(fake, y if y_fake is None else y_fake)
+        slope = input_gradient_norm(self.discriminate, interpolate(real, fake, self.rng), y)
+        penalty = self.gp_weight * (slope - 1).relu().square().mean()
+        return {"real": -real_score.mean(), "fake": fake_score.mean(), "lipschitz_penalty": penalty}

@@ -1,0 +1,52 @@
+"""LeCam: Tseng et al. 2021, "Regularizing generative adversarial networks under limited data", arXiv:2104.03310."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_gans.functional import logits_of
+from lit_gans.regularizers.base import Regularizer
+
+__all__ = ("LeCam",)
+
+
+class LeCam(Regularizer):
+    r"""Holds the discriminator's answers to real and generated images near moving averages of the other kind's.
+
+    .. math:: R_{LC} = E_{x \sim p_{data}} \|D(x) - α_F\|^2 + E_{z} \|D(G(z)) - α_R\|^2
+
+    with :math:`α_R, α_F` the moving averages of the answers to real and to generated images. They begin with the first
+    answers; over all processes they are one.
+
+    Differs from the paper: the published code rectifies both distances; here they are squared as in equation 3.
+
+    Args:
+        weight: λ, from 0.01 to 0.5 in section 4.
+        decay: Of the moving averages, 0.99 in section 4.
+        every: Updates between two evaluations; the penalty is scaled by it.
+
+    Raises:
+        ValueError: A decay outside of [0, 1).
+    """
+
+    name, double_backward = "lecam", False
+    anchors: Tensor
+
+    def __init__(self, weight: float = 0.3, decay: float = 0.99, every: int = 1) -> None:
+        super().__init__(weight, every)
+        if not 0 <= decay < 1:
+            raise ValueError(f"LeCam: decay must be in [0, 1), got {decay}")
+        self.decay = decay
+        self.register_buffer("anchors", torch.full((2,), torch.nan))  # of real and of generated images
+
+    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+        """Equation 3, with averages that include this batch."""
+        of_real = logits_of(model.discriminate(real, y)).float()
+        of_fake = logits_of(model.discriminate(fake, y if y_fake is None else y_fake)).float()
+        means = torch.stack([of_real.mean(), of_fake.mean()])
+        anchors = self.anchors.lerp(model.mean_of_ranks(means), 1 - self.decay)
+        anchors = torch.where(anchors.isnan(), model.mean_of_ranks(means), anchors)
+        if model.turn is not None:
+            self.anchors.copy_(anchors)
+        return (of_real - anchors[1]).square().mean() + (of_fake - anchors[0]).square().mean()

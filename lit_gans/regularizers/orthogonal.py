@@ -1,0 +1,38 @@
+"""Orthogonal: Brock et al. 2019, "Large scale GAN training for high fidelity natural image synthesis", 1809.11096."""
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lit_gans.functional import off_diagonal_gram
+from lit_gans.regularizers.base import Regularizer
+
+__all__ = ("Orthogonal",)
+
+
+class Orthogonal(Regularizer):
+    r"""Filters of a layer that do not resemble one another (equation 3); their norms are left free.
+
+    .. math:: β \sum_W \|W^T W ⊙ (1 - I)\|_F^2
+
+    Over all weights of two dimensions or more, each taken as a matrix of one row a filter.
+
+    Args:
+        weight: β, 1e-4 in the paper.
+        player: Whose network: ``generator``, as in the paper, or ``discriminator``.
+        every: Updates between two evaluations; the penalty is scaled by it.
+    """
+
+    name, double_backward = "orthogonal", False
+
+    def __init__(
+        self, weight: float = 1e-4, player: Literal["discriminator", "generator"] = "generator", every: int = 1
+    ) -> None:
+        super().__init__(weight, every)
+        if player not in ("discriminator", "generator"):
+            raise ValueError(f"Orthogonal: player must be discriminator or generator, got {player!r}")
+        self.player = player
+
+    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
+        """Equation 3 without β."""
+        return off_diagonal_gram(model.network(self.player))
