@@ -1,16 +1,42 @@
 """Generators and discriminators: plain modules whose sizes are arguments."""
 
+from lit_gans.networks.autoencoder import (
+    BEGANAutoencoder,
+    BEGANGenerator,
+    DCGANAutoencoder,
+    MLPAutoencoder,
+    Reconstruction,
+)
+from lit_gans.networks.biggan import BigGANDiscriminator, BigGANGenerator
 from lit_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from lit_gans.networks.layers import Network
+from lit_gans.networks.layers import Answer, Network
 from lit_gans.networks.mlp import MLPDiscriminator, MLPGenerator
+from lit_gans.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from lit_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from lit_gans.networks.sagan import SAGANDiscriminator, SAGANGenerator, SelfAttention
+from lit_gans.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 __all__ = (
+    "Answer",
+    "BEGANAutoencoder",
+    "BEGANGenerator",
+    "BigGANDiscriminator",
+    "BigGANGenerator",
+    "DCGANAutoencoder",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "MLPAutoencoder",
     "MLPDiscriminator",
     "MLPGenerator",
     "Network",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
+    "Reconstruction",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "SAGANDiscriminator",
+    "SAGANGenerator",
+    "SelfAttention",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
 )

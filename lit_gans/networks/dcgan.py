@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_gans.networks.layers import (
     Activation,
+    Answer,
     ConcatLabel,
     Network,
     Norm,
@@ -110,6 +111,8 @@ class DCGANDiscriminator(Network):
         activation: Non-linearity.
         dropout: Share of hidden values dropped in training.
         num_classes: Number of labels of a conditional network.
+        head: Size of a second answer, read from the same features by a linear layer: class scores of ACGAN, rotations
+            of SSGAN, codes of InfoGAN, an embedding of ReACGAN; the network then returns ``Answer(logits, head)``.
 
     Raises:
         ValueError: An ``image_size`` that cannot be built; unknown ``norm`` or ``activation``; labels missing, or given
@@ -131,6 +134,7 @@ class DCGANDiscriminator(Network):
         activation: Activation = "leaky_relu",
         dropout: float = 0.0,
         num_classes: int | None = None,
+        head: int | None = None,
     ) -> None:
         super().__init__()
         base, halvings = factor_size(image_size)
@@ -146,11 +150,13 @@ class DCGANDiscriminator(Network):
             layers += [nn.Conv2d(width, 2 * width, kernel_size, 2, padding, bias=_needs_bias(norm))]
             layers += _finish(width := 2 * width, norm, activation, dropout)
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * base**2, 1))
+        self.second_head = nn.Linear(width * base**2, head) if head else None
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``."""
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
+        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
         check_labels(y, self.num_classes)
         if y is not None:
             x = torch.cat([x, self.label_map(y)], dim=1)
-        logits: Tensor = self.layers(x)
-        return logits.squeeze(1)
+        features: Tensor = self.layers[:-1](x)
+        logits: Tensor = self.layers[-1](features).squeeze(1)
+        return logits if self.second_head is None else Answer(logits, self.second_head(features))

@@ -1,12 +1,26 @@
 """What the networks share: the recording base class, named layers, sizes and labels."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
 Norm = Literal["batch", "group", "instance", "layer"]
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
+class Answer(NamedTuple):
+    """What a discriminator built with ``head`` returns.
+
+    Attributes:
+        logits: Real or generated, ``(N,)``.
+        head: The second answer, ``(N, head)``.
+    """
+
+    logits: Tensor
+    head: Tensor
 
 
 class Network(nn.Module):
@@ -107,6 +121,32 @@ def factor_size(image_size: int) -> tuple[int, int]:
     return base, halvings
 
 
+def count_doublings(image_size: int) -> int:
+    """Counts the doublings from 4 pixels to ``image_size``, for networks whose papers know powers of two only.
+
+    Raises:
+        ValueError: The size is no power of two or smaller than 8; the message names the nearest that serve.
+
+    >>> count_doublings(8), count_doublings(128)
+    (1, 5)
+    """
+    if image_size < 8 or image_size & (image_size - 1):
+        below = 1 << max(image_size, 8).bit_length() - 1
+        nearest = str(below) if image_size < 8 else f"{below}, {2 * below}"
+        raise ValueError(
+            f"image_size={image_size} is not a power of two from 8 up; the nearest: {nearest}. Resize the images."
+        )
+    return image_size.bit_length() - 3
+
+
+def xavier(layer: Layer, gain: float = 1.0) -> Layer:
+    """Xavier's uniform weights and zero bias, as the SNGAN release starts its residual networks."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 def check_labels(y: Tensor | None, num_classes: int | None) -> None:
     """Checks that labels come exactly to a network that was built for them.
 
@@ -146,6 +186,9 @@ class ConcatLabel(nn.Module):
 class ConditionalNorm(nn.Module):
     """Normalisation whose scale and shift belong to the label (conditional batch norm, Dumoulin et al. 2017).
 
+    The tables are no embedding layers: spectral norm, which models put on layers, would divide the shifts' zeros by
+    zero, and in the releases of SNGAN and SAGAN it spares them too.
+
     Args:
         norm: Which normalisation.
         width: Number of channels.
@@ -161,12 +204,45 @@ class ConditionalNorm(nn.Module):
             raise ValueError("The labels enter through the normalisation: with num_classes, norm must not be null.")
         self.norm = norm_layer(norm, width, affine=not num_classes)
         if num_classes:
-            self.scale = nn.Embedding(num_classes, width)
-            self.shift = nn.Embedding(num_classes, width)
-            nn.init.ones_(self.scale.weight)
-            nn.init.zeros_(self.shift.weight)
+            self.scale = nn.ParameterDict({"weight": torch.ones(num_classes, width)})
+            self.shift = nn.ParameterDict({"weight": torch.zeros(num_classes, width)})
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Feature maps ``(N, width, H, W)`` and labels ``(N,)`` to feature maps."""
         x = self.norm(x)
-        return x if y is None else x * self.scale(y)[..., None, None] + self.shift(y)[..., None, None]
+        if y is None:
+            return x
+        scale, shift = (F.embedding(y, table["weight"]) for table in (self.scale, self.shift))
+        return x * scale[..., None, None] + shift[..., None, None]
+
+
+class FIR(nn.Module):
+    """The low-pass filter [1, 3, 3, 1] in both directions, which resamples without aliases (Karras et al. 2019).
+
+    Beyond the border it sees zeros. Away from it ``up`` is bilinear interpolation.
+
+    >>> fir = FIR()
+    >>> fir.up(torch.ones(1, 1, 4, 4)).shape, fir.down(torch.ones(1, 1, 4, 4)).shape
+    (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 2, 2]))
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        self.register_buffer("kernel", torch.outer(taps, taps) / 64, persistent=False)
+
+    def blur(self, x: Tensor, padding: int, gain: float = 1.0, stride: int = 1) -> Tensor:
+        """Each channel filtered, after zeros were put around it."""
+        kernel = (gain * self.kernel).expand(x.shape[1], 1, 4, 4)
+        return F.conv2d(x, kernel, stride=stride, padding=padding, groups=x.shape[1])
+
+    def down(self, x: Tensor) -> Tensor:
+        """Maps of half the size."""
+        return self.blur(x, padding=1, stride=2)
+
+    def up(self, x: Tensor) -> Tensor:
+        """Maps of twice the size; three of four values are zeros before the filter, hence the gain of four."""
+        kernel = (4 * self.kernel).expand(x.shape[1], 1, 4, 4)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])

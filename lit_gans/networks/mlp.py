@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lit_gans.networks.layers import Activation, ConcatLabel, Network, Norm, activation_layer, norm_layer
+from lit_gans.networks.layers import Activation, Answer, ConcatLabel, Network, Norm, activation_layer, norm_layer
 
 
-def _hidden(widths: Sequence[int], norm: Norm | None, activation: Activation, dropout: float) -> list[nn.Module]:
+def hidden_layers(widths: Sequence[int], norm: Norm | None, activation: Activation, dropout: float) -> list[nn.Module]:
     """Linear, normalisation, activation and dropout for each pair of neighbouring widths."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
@@ -61,7 +61,7 @@ class MLPGenerator(Network):
         self.label = ConcatLabel(latent_dim, num_classes, embed_dim)
         sizes = [self.label.width, *widths]
         self.layers = nn.Sequential(
-            *_hidden(sizes, norm, activation, dropout),
+            *hidden_layers(sizes, norm, activation, dropout),
             nn.Linear(sizes[-1], channels * image_size**2),
             nn.Tanh(),
             nn.Unflatten(1, (channels, image_size, image_size)),
@@ -88,6 +88,8 @@ class MLPDiscriminator(Network):
         dropout: Share of hidden units dropped in training.
         num_classes: Number of labels of a conditional network.
         embed_dim: Size of the label's embedding (50 in the 2014 paper on conditional GANs).
+        head: Size of a second answer, read from the same features by a linear layer: class scores of ACGAN, rotations
+            of SSGAN, codes of InfoGAN, an embedding of ReACGAN; the network then returns ``Answer(logits, head)``.
 
     Raises:
         ValueError: Unknown ``norm`` or ``activation``; labels missing, or given to an unconditional network.
@@ -108,13 +110,16 @@ class MLPDiscriminator(Network):
         dropout: float = 0.0,
         num_classes: int | None = None,
         embed_dim: int = 50,
+        head: int | None = None,
     ) -> None:
         super().__init__()
         self.label = ConcatLabel(channels * image_size**2, num_classes, embed_dim)
         sizes = [self.label.width, *widths]
-        self.layers = nn.Sequential(*_hidden(sizes, norm, activation, dropout), nn.Linear(sizes[-1], 1))
+        self.layers = nn.Sequential(*hidden_layers(sizes, norm, activation, dropout), nn.Linear(sizes[-1], 1))
+        self.second_head = nn.Linear(sizes[-1], head) if head else None
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``."""
-        logits: Tensor = self.layers(self.label(x.flatten(1), y))
-        return logits.squeeze(1)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
+        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
+        features: Tensor = self.layers[:-1](self.label(x.flatten(1), y))
+        logits: Tensor = self.layers[-1](features).squeeze(1)
+        return logits if self.second_head is None else Answer(logits, self.second_head(features))

@@ -5,12 +5,13 @@ I. Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, arXi
 """
 
 import math
-from typing import Literal, TypeVar
+from typing import Literal
 
 from torch import Tensor, nn
 
 from lit_gans.networks.layers import (
     Activation,
+    Answer,
     ConditionalNorm,
     Network,
     Norm,
@@ -18,29 +19,21 @@ from lit_gans.networks.layers import (
     check_labels,
     factor_size,
     norm_layer,
+    xavier,
 )
-
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-
-
-def _xavier(layer: Layer, gain: float = 1.0) -> Layer:
-    """Xavier's uniform weights and zero bias, as the SNGAN release starts its residual networks."""
-    nn.init.xavier_uniform_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _conv3(fan_in: int, fan_out: int) -> nn.Conv2d:
     """A 3x3 convolution inside a residual branch, with the gain of a ReLU."""
-    return _xavier(nn.Conv2d(fan_in, fan_out, 3, padding=1), math.sqrt(2))
+    return xavier(nn.Conv2d(fan_in, fan_out, 3, padding=1), math.sqrt(2))
 
 
 class UpBlock(nn.Module):
     """Pre-activation residual block that doubles the size by nearest neighbours, before its first convolution.
 
     Args:
-        width: Number of channels that come in and go out.
+        fan_in: Number of channels that come in.
+        width: Number of channels that go out.
         norm: Normalisation before both activations.
         activation: Non-linearity.
         dropout: Share of values dropped before the second convolution.
@@ -48,16 +41,22 @@ class UpBlock(nn.Module):
     """
 
     def __init__(
-        self, width: int, norm: Norm | None, activation: Activation, dropout: float, num_classes: int | None
+        self,
+        fan_in: int,
+        width: int,
+        norm: Norm | None,
+        activation: Activation,
+        dropout: float,
+        num_classes: int | None,
     ) -> None:
         super().__init__()
-        self.norm1, self.norm2 = (ConditionalNorm(norm, width, num_classes) for _ in range(2))
-        self.conv1 = nn.Sequential(activation_layer(activation), nn.Upsample(scale_factor=2), _conv3(width, width))
+        self.norm1, self.norm2 = (ConditionalNorm(norm, channels, num_classes) for channels in (fan_in, width))
+        self.conv1 = nn.Sequential(activation_layer(activation), nn.Upsample(scale_factor=2), _conv3(fan_in, width))
         self.conv2 = nn.Sequential(activation_layer(activation), nn.Dropout(dropout), _conv3(width, width))
-        self.shortcut = nn.Sequential(_xavier(nn.Conv2d(width, width, 1)), nn.Upsample(scale_factor=2))
+        self.shortcut = nn.Sequential(xavier(nn.Conv2d(fan_in, width, 1)), nn.Upsample(scale_factor=2))
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Maps ``(N, width, H, W)`` and labels ``(N,)`` to maps ``(N, width, 2H, 2W)``."""
+        """Maps ``(N, fan_in, H, W)`` and labels ``(N,)`` to maps ``(N, width, 2H, 2W)``."""
         residual: Tensor = self.conv2(self.norm2(self.conv1(self.norm1(x, y)), y))
         return residual + self.shortcut(x)
 
@@ -99,7 +98,7 @@ class DownBlock(nn.Module):
             pool,
         )
         learned = down or fan_in != width  # pooling and a 1x1 convolution commute: pooling first is the cheaper order
-        self.shortcut = nn.Sequential(pool, _xavier(nn.Conv2d(fan_in, width, 1))) if learned else nn.Identity()
+        self.shortcut = nn.Sequential(pool, xavier(nn.Conv2d(fan_in, width, 1))) if learned else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, fan_in, H, W)`` to maps ``(N, width, H, W)``, or ``(N, width, H/2, W/2)``."""
@@ -148,13 +147,15 @@ class ResNetGenerator(Network):
         base, doublings = factor_size(image_size)
         self.num_classes = num_classes
         self.project = nn.Sequential(
-            _xavier(nn.Linear(latent_dim, width * base**2)), nn.Unflatten(1, (width, base, base))
+            xavier(nn.Linear(latent_dim, width * base**2)), nn.Unflatten(1, (width, base, base))
         )
-        self.blocks = nn.ModuleList(UpBlock(width, norm, activation, dropout, num_classes) for _ in range(doublings))
+        self.blocks = nn.ModuleList(
+            UpBlock(width, width, norm, activation, dropout, num_classes) for _ in range(doublings)
+        )
         self.to_image = nn.Sequential(
             norm_layer(norm, width),
             activation_layer(activation),
-            _xavier(nn.Conv2d(width, channels, 3, padding=1)),
+            xavier(nn.Conv2d(width, channels, 3, padding=1)),
             nn.Tanh(),
         )
 
@@ -187,6 +188,8 @@ class ResNetDiscriminator(Network):
         activation: Non-linearity of the blocks.
         dropout: Share of values dropped before each block's second convolution.
         num_classes: Number of labels of a conditional network.
+        head: Size of a second answer, read from the same features by a linear layer: class scores of ACGAN, rotations
+            of SSGAN, codes of InfoGAN, an embedding of ReACGAN; the network then returns ``Answer(logits, head)``.
 
     Raises:
         ValueError: An ``image_size`` that cannot be built; unknown ``norm``, ``activation`` or ``pool``; labels
@@ -209,6 +212,7 @@ class ResNetDiscriminator(Network):
         activation: Activation = "relu",
         dropout: float = 0.0,
         num_classes: int | None = None,
+        head: int | None = None,
     ) -> None:
         super().__init__()
         if pool not in ("mean", "sum"):
@@ -223,15 +227,18 @@ class ResNetDiscriminator(Network):
             *(DownBlock(width, width, norm, activation, dropout, down=False) for _ in range(depth)),
             activation_layer(activation),
         )
-        self.head = _xavier(nn.Linear(width, 1))
+        self.head = xavier(nn.Linear(width, 1))
         if num_classes:
             self.label = nn.Embedding(num_classes, width)
             nn.init.xavier_uniform_(self.label.weight)
+        self.second_head = xavier(nn.Linear(width, head)) if head else None
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``."""
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
+        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
         check_labels(y, self.num_classes)
         maps: Tensor = self.blocks(x)
         features = maps.sum((2, 3)) if self.pool == "sum" else maps.mean((2, 3))
         logits: Tensor = self.head(features).squeeze(1)
-        return logits if y is None else logits + (self.label(y) * features).sum(1)
+        if y is not None:
+            logits = logits + (self.label(y) * features).sum(1)
+        return logits if self.second_head is None else Answer(logits, self.second_head(features))

@@ -10,7 +10,7 @@ from lightning import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
-from toys import CLASSES, LATENT, MODELS, Batches, build, loader, networks, same, trainer, weights
+from toys import EXTRAS, LATENT, MODELS, Batches, build, loader, networks, same, trainer, weights
 
 from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, ImageDataModule, TrainingDiverged
 from lit_gans.callbacks import LastCheckpoint
@@ -423,8 +423,8 @@ def test_a_warm_up_of_the_learning_rate_is_no_jump(tmp_path):
 def test_a_healthy_run_is_the_same_bit_by_bit(tmp_path, name):
     def run(folder, *callbacks):
         folder.mkdir()
-        classes = {"num_classes": CLASSES} if name == "CGAN" else {}
-        model = MODELS[name](*networks(name, dropout=0.2, norm=True), latent_dim=LATENT, ema_decay=0.9, **classes)
+        both = networks(name, dropout=0.2, norm=True)
+        model = MODELS[name](*both, latent_dim=LATENT, ema_decay=0.9, **EXTRAS.get(name, {}))
         torch.manual_seed(3)
         return fit(folder, *callbacks, model=model, steps=130, log_every_n_steps=5)
 

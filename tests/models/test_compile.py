@@ -15,7 +15,20 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader, TensorDataset
-from toys import CLASSES, LATENT, MODELS, Discriminator, Generator, build, images, loader, networks, trainer, weights
+from toys import (
+    CLASSES,
+    EXTRAS,
+    LATENT,
+    MODELS,
+    Discriminator,
+    Generator,
+    build,
+    images,
+    loader,
+    networks,
+    trainer,
+    weights,
+)
 
 from lit_gans.models import GAN, WGANGP
 from lit_gans.models.mechanics import compilation
@@ -69,11 +82,10 @@ def model_of(case, **kwargs):
     name, _, norm = case.partition("-")
     if name == "R1":
         name, kwargs["regularizers"] = "GAN", [R1(1.0)]
-    model = build(name, **kwargs)
+    model = MODELS[name](*networks(name, dropout=0.2, norm=True), latent_dim=LATENT, **EXTRAS.get(name, {}), **kwargs)
     torch.manual_seed(0)
     if norm:
         model.discriminator = Conv(norm)
-    model.generator = Generator(CLASSES if name == "CGAN" else None, dropout=0.2, norm=True)
     return model
 
 
@@ -85,7 +97,8 @@ def play(model, player, n, seed, channels=1):
     model.reseed(seed)
     model.zero_grad()
     with frozen(list(model.discriminator.parameters())) if player == "generator" else nullcontext():
-        terms = model.play(player, real, model.draw_latents(n, model.rng), y, y, step=0)
+        z, y_fake = model.draw_latents(n, model.rng), model.labels_of_fakes(y, n)
+        terms = model.play(player, real, z, y, y_fake, step=0)
         sum(terms.values()).backward()
     return terms, [p.grad for p in model.network(player).parameters()]
 

@@ -267,8 +267,8 @@ def test_labels_of_fakes_come_from_the_batch_or_are_uniform(tmp_path):
         zeros = Batches((images(64), torch.zeros(64, dtype=torch.int64)))
         trainer(tmp_path, max_steps=1).fit(model, zeros)
         assert len(seen) == 2
-        for labels in seen:
-            assert set(labels) == ({0, 1, 2} if uniform else {0})
+        for drawn in seen:
+            assert set(drawn) == ({0, 1, 2} if uniform else {0})
 
 
 def test_labels_reach_the_discriminator_with_their_own_images():

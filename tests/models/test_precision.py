@@ -13,11 +13,9 @@ from interrupted import At, equal, fit, states
 from lightning import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.optim import SGD, Adam
-from toys import LATENT, MODELS, Discriminator, Generator, build, loader, networks, same, trainer, weights
+from toys import EXTRAS, LATENT, MODELS, Discriminator, Generator, build, loader, networks, same, trainer, weights
 
-from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN, WGANGP
-from lit_gans.networks import MLPDiscriminator, MLPGenerator
 from lit_gans.regularizers import R1
 
 SCALE = 2.0**16
@@ -84,22 +82,18 @@ class Overflow(Callback):
 @both
 @pytest.mark.parametrize("name", [*MODELS, "R1"])
 def test_500_steps_stay_finite(name, plugin, tmp_path):
-    classes = 10 if name == "CGAN" else None
-    shape = {"image_size": 8, "channels": 1, "widths": (32,), "num_classes": classes}
-    torch.manual_seed(0)
     model = MODELS.get(name, GAN)(
-        MLPGenerator(latent_dim=LATENT, norm="batch", **shape),
-        MLPDiscriminator(**shape),
+        *networks(name, norm=True),
         latent_dim=LATENT,
         ema_decay=0.99,
         n_critic=2,
-        num_classes=classes,
         regularizers=[R1()] if name == "R1" else None,
+        **EXTRAS.get(name, {}),
     )
     losses = []
     model.log_step = lambda terms, step: losses.extend(v for named in terms.values() for v in named.values())
     run = trainer(tmp_path, max_steps=500, plugins=[plugin()])
-    run.fit(model, ImageDataModule("digits", batch_size=16))
+    run.fit(model, loader(batch_size=16))
     assert run.global_step == 500
     assert torch.isfinite(torch.stack([loss.float() for loss in losses])).all()
     assert torch.isfinite(flat(value.float() for value in model.state_dict().values())).all()

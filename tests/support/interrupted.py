@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from lightning import Callback
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
-from toys import CLASSES, LATENT, MODELS, Discriminator, Generator, trainer
+from toys import EXTRAS, LATENT, MODELS, networks, trainer
 
 from lit_gans.callbacks import LastCheckpoint, StopOnSignal
 from lit_gans.data import ImageDataModule
@@ -47,15 +47,13 @@ class Axis(Callback):
 
 
 def build(name, **kwargs):
-    torch.manual_seed(0)
-    classes = CLASSES if name == "CGAN" else None
-    extra = {"num_classes": classes} if classes else {}
+    extra = EXTRAS.get(name, {})
     if name == "GAN":
-        extra |= {"regularizers": [R1(1.0, every=2)], "d_scheduler": partial(CosineAnnealingLR, T_max=STEPS)}
-    norm = name not in ("WGANGP", "GAN")
-    generator, discriminator = Generator(classes, dropout=0.2, norm=norm), Discriminator(classes)
-    kwargs = {"n_critic": 2, "ema_decay": 0.9, "accumulate": 2, "g_scheduler": partial(StepLR, step_size=4)} | kwargs
-    return MODELS[name](generator, discriminator, latent_dim=LATENT, **extra, **kwargs)
+        extra = {"regularizers": [R1(1.0, every=2)], "d_scheduler": partial(CosineAnnealingLR, T_max=STEPS)}
+    kwargs = {"n_critic": 2, "ema_decay": 0.9, "g_scheduler": partial(StepLR, step_size=4)} | kwargs
+    kwargs["accumulate"] = 1 if MODELS[name].couples_samples else 2
+    both = networks(name, dropout=0.2, norm=name not in ("WGANGP", "GAN"))
+    return MODELS[name](*both, latent_dim=LATENT, **extra, **kwargs)
 
 
 def fit(folder, name, *callbacks, resume=False, workers=0, steps=STEPS, validation=VALIDATION, **kwargs):
