@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import optim
 
+import lit_gans.augment
 import lit_gans.callbacks
 import lit_gans.models
 import lit_gans.networks
@@ -106,7 +107,7 @@ def arguments_of(class_path: str) -> list[str]:
 
 def known_classes() -> list[str]:
     """Short names that can be given where a class is asked for."""
-    rooms = (lit_gans.models, lit_gans.networks, lit_gans.regularizers, lit_gans.callbacks)
+    rooms = (lit_gans.models, lit_gans.networks, lit_gans.regularizers, lit_gans.augment, lit_gans.callbacks)
     names = [name for room in rooms for name in room.__all__]
     optimizers = [name for name in dir(optim) if isinstance(getattr(optim, name), type)]
     return sorted({*names, *optimizers})

@@ -86,7 +86,7 @@ class StyleGAN2(StyleModule, GAN):
         """GAN's term and the path length (equation 4), on half the batch (appendix B)."""
         terms = super().generator_loss(real, fake, y, y_fake)
         if self.pl_weight and (scale := self.lazy(self.pl_every)):
-            n, y = -(-len(fake) // 2), y if y_fake is None else y_fake
+            n, y = max(-(-len(fake) // 2), min(len(fake), 2)), y if y_fake is None else y_fake
             z = self.draw_latents(n, self.rng)
             lengths = path_lengths(self.generator, z, None if y is None else y[:n], self.rng)
             mean = self.mean_length.lerp(self.mean_of_ranks(lengths.mean()), 0.01)

@@ -38,7 +38,7 @@ class PathLength(Regularizer):
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """Equation 4 without γ_pl; the average includes this batch."""
-        n = -(-len(fake) // self.shrink)
+        n = max(-(-len(fake) // self.shrink), min(len(fake), 2))  # two at least, for batch norm
         labels = y if y_fake is None else y_fake
         z = model.draw_latents(n, model.rng)
         lengths = path_lengths(model.generator, z, None if labels is None else labels[:n], model.rng)

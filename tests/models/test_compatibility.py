@@ -424,6 +424,7 @@ def test_lazy_penalties_that_training_does_not_reach(regularizer, n_critic, max_
     """Counted, too: what is warned of is evaluated once."""
     calls = []
     regularizer.register_forward_pre_hook(lambda *_: calls.append(1))
+    regularizer.name = "lazy"
     model = gan(n_critic=n_critic, regularizers=[Plain(1.0, every=1), regularizer])
     flags = {"max_steps": max_steps, **({"max_epochs": 1} if max_steps == -1 else {})}
     named = f"{type(regularizer).__name__}(every={regularizer.every})"

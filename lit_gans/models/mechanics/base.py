@@ -303,6 +303,7 @@ class TwoPlayerModule(CheckpointModule):
 
     def finish_step(self, terms: Mapping[str, Mapping[str, Tensor]], real: Tensor, y: Tensor | None, step: int) -> None:
         """What follows the updates: the augmentation adapts, schedules advance, terms are logged."""
+        self.turn = None
         if hasattr(self.augment, "adapt") and (step + 1) % self.augment.every == 0:
             self.adapt_augment(real, y, self.augment.every)
         self.step_schedulers()
