@@ -148,7 +148,8 @@ class ExplosionDetector(Detector):
             return
         reading = guard.reading(optimizer)
         name, norm = reading.player.name, reading.values(trainer)[0]
-        usual = self._usual.setdefault(name, Usual(warmup=self.warmup))
+        kind = f"{name}, with a lazy penalty" if getattr(pl_module, "lazily", False) else name
+        usual = self._usual.setdefault(kind, Usual(warmup=self.warmup))
         for finding in self._judge(trainer, pl_module, reading, usual):
             action = self.respond(trainer, pl_module, finding, optimizer)
             if action == "clip":  # the bound follows, slowly, if this is how it is to be

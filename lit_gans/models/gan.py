@@ -95,7 +95,7 @@ class GAN(TwoPlayerModule):
         self, player: Player, real: Tensor, z: Tensor, y: Tensor | None, y_fake: Tensor | None, step: int | None
     ) -> dict[str, Tensor]:
         """Generate, and return the player's named loss terms, those of its regularizers included."""
-        self.turn = None if step is None else step if player == "discriminator" else step // self.n_critic
+        self.take_turn(player, step)
         with torch.set_grad_enabled(player == "generator"):
             fake = self.generate(z, y_fake)
         loss = self.generator_loss if player == "generator" else self.discriminator_loss

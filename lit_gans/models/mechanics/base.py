@@ -81,6 +81,7 @@ class TwoPlayerModule(CheckpointModule):
     needs_labels = False  # whether there is no such model without classes
     pack = 1  # samples the discriminator judges together
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
+    lazily = False  # whether this update has a penalty that most have not
     batch_images = 0  # real images of this step's batch, over all ranks
 
     def __init__(
@@ -206,9 +207,18 @@ class TwoPlayerModule(CheckpointModule):
         with torch.autocast(self.device.type, enabled=False):
             super().manual_backward(loss, *args, **kwargs)
 
+    def take_turn(self, player: Player, step: int | None) -> None:
+        """Note which of its updates a player is at; a step of None teaches nothing."""
+        self.turn = step if step is None or player == "discriminator" else step // self.n_critic
+        self.lazily = False
+
     def lazy(self, every: int) -> int:
         """The factor of a penalty that is due at every so many updates: 0 at the others; 1 where nothing is learnt."""
-        return 1 if self.turn is None else every * (self.turn % every == 0)
+        if self.turn is None:
+            return 1
+        due = self.turn % every == 0
+        self.lazily |= due and every > 1
+        return every if due else 0
 
     # average of the generator
 
@@ -303,11 +313,11 @@ class TwoPlayerModule(CheckpointModule):
 
     def finish_step(self, terms: Mapping[str, Mapping[str, Tensor]], real: Tensor, y: Tensor | None, step: int) -> None:
         """What follows the updates: the augmentation adapts, schedules advance, terms are logged."""
-        self.turn = None
         if hasattr(self.augment, "adapt") and (step + 1) % self.augment.every == 0:
             self.adapt_augment(real, y, self.augment.every)
         self.step_schedulers()
         self.log_step(terms, step)
+        self.turn, self.batch_images = None, 0
 
     @torch.no_grad()
     def adapt_augment(self, real: Tensor, y: Tensor | None, steps: int) -> None:
