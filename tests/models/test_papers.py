@@ -6,7 +6,23 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from toys import CLASSES, LATENT, MODELS, Batches, Discriminator, Generator, build, images, loader, trainer
+from toys import (
+    EXTRAS,
+    LATENT,
+    MODELS,
+    PSI,
+    THETA,
+    Batches,
+    Discriminator,
+    Generator,
+    Point,
+    Slope,
+    build,
+    images,
+    loader,
+    networks,
+    trainer,
+)
 
 from lit_gans.functional import (
     clip_grad_adaptive_,
@@ -16,37 +32,32 @@ from lit_gans.functional import (
     to_uint8,
     update_average_,
 )
-from lit_gans.models import CGAN, DCGAN, GAN, SNGAN, WGAN, WGANGP
+from lit_gans.models import (
+    CGAN,
+    DCGAN,
+    DRAGAN,
+    GAN,
+    LSGAN,
+    R3GAN,
+    SAGAN,
+    SNGAN,
+    WGAN,
+    WGANGP,
+    WGANLP,
+    BigGAN,
+    HingeGAN,
+    MinimaxGAN,
+    ProjectionGAN,
+    RaGAN,
+    StyleGAN2,
+    UnrolledGAN,
+)
 from lit_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lit_gans.regularizers import R1
-
-THETA, PSI = 0.7, -1.3
 
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
-
-
-class Point(nn.Module):
-    """G(z) = θ."""
-
-    def __init__(self):
-        super().__init__()
-        self.theta = nn.Parameter(torch.tensor(THETA))
-
-    def forward(self, z, y=None):
-        return self.theta.expand(len(z), 1)
-
-
-class Slope(nn.Module):
-    """D(x) = ψx."""
-
-    def __init__(self, psi=PSI):
-        super().__init__()
-        self.psi = nn.Parameter(torch.tensor(psi))
-
-    def forward(self, x, y=None):
-        return self.psi * x
 
 
 def vector_field(cls, **kwargs):
@@ -67,6 +78,7 @@ GAN_FIELD = (
     math.log1p(math.exp(-PSI * THETA)),
     -sigmoid(-PSI * THETA) * PSI,
 )
+HINGE_FIELD = (1 + 1 + PSI * THETA, THETA, -PSI * THETA, -PSI)  # 1 - 0 and 1 + ψθ = 0.09, both within the margin
 
 
 @pytest.mark.parametrize(
@@ -87,12 +99,68 @@ GAN_FIELD = (
                 -PSI,
             ),
         ),
-        # margins: 1 - 0 and 1 + ψθ = 0.09, both inside
-        (SNGAN, {}, (1 + 1 + PSI * THETA, THETA, -PSI * THETA, -PSI)),
+        (SNGAN, {}, HINGE_FIELD),
+        (HingeGAN, {}, HINGE_FIELD),
+        (SAGAN, {}, HINGE_FIELD),
+        (BigGAN, {"ema_decay": None}, HINGE_FIELD),
+        (ProjectionGAN, {"num_classes": 2}, HINGE_FIELD),
+        (MinimaxGAN, {}, (*GAN_FIELD[:2], -math.log1p(math.exp(PSI * THETA)), -sigmoid(PSI * THETA) * PSI)),
+        (
+            LSGAN,
+            {},
+            (0.5 + (PSI * THETA) ** 2 / 2, PSI * THETA**2, (PSI * THETA - 1) ** 2 / 2, (PSI * THETA - 1) * PSI),
+        ),
+        (
+            WGANLP,
+            {"gp_weight": 3.0},
+            (
+                PSI * THETA + 3 * (abs(PSI) - 1) ** 2,
+                THETA + 6 * (abs(PSI) - 1) * math.copysign(1, PSI),
+                -PSI * THETA,
+                -PSI,
+            ),
+        ),
+        (
+            DRAGAN,
+            {},
+            (
+                GAN_FIELD[0] + 10 * (abs(PSI) - 1) ** 2,
+                GAN_FIELD[1] + 20 * (abs(PSI) - 1) * math.copysign(1, PSI),
+                *GAN_FIELD[2:],
+            ),
+        ),
+        # all real logits are 0, all of fakes ψθ: both terms of the averages are the same
+        (
+            RaGAN,
+            {},
+            (
+                2 * math.log1p(math.exp(PSI * THETA)),
+                2 * sigmoid(PSI * THETA) * THETA,
+                2 * math.log1p(math.exp(-PSI * THETA)),
+                -2 * sigmoid(-PSI * THETA) * PSI,
+            ),
+        ),
+        # R1 and R2 are γ/2 ψ² each
+        (
+            R3GAN,
+            {"gamma": 0.3},
+            (
+                math.log1p(math.exp(PSI * THETA)) + 0.3 * PSI**2,
+                sigmoid(PSI * THETA) * THETA + 0.6 * PSI,
+                math.log1p(math.exp(-PSI * THETA)),
+                -sigmoid(-PSI * THETA) * PSI,
+            ),
+        ),
+        (UnrolledGAN, {"steps": 0}, GAN_FIELD),
+        (
+            StyleGAN2,
+            {"pl_weight": 0.0, "r1_gamma": 0.3},
+            (GAN_FIELD[0] + 0.3 / 2 * PSI**2, GAN_FIELD[1] + 0.3 * PSI, *GAN_FIELD[2:]),
+        ),
     ],
 )
 def test_dirac_gan(cls, kwargs, expected):
-    assert vector_field(cls, **kwargs) == pytest.approx(expected, abs=1e-6)
+    assert vector_field(cls, **kwargs) == pytest.approx(expected, abs=2e-6)
 
 
 def test_gan_optimal_discriminator_value_is_minus_log_4():
@@ -339,8 +407,31 @@ def test_every_model_has_its_papers_defaults():
         "WGANGP": (5, 1e-4, (0.0, 0.9), 128),
         "SNGAN": (5, 2e-4, (0.0, 0.9), 128),
         "CGAN": (1, 2e-4, (0.5, 0.999), 100),
+        "MinimaxGAN": (1, 2e-4, (0.5, 0.999), 128),
+        "LSGAN": (1, 2e-4, (0.5, 0.999), 128),
+        "HingeGAN": (1, 2e-4, (0.5, 0.999), 128),
+        "WGANLP": (5, 1e-4, (0.0, 0.9), 128),
+        "DRAGAN": (1, 2e-4, (0.5, 0.999), 128),
+        "RaGAN": (1, 2e-4, (0.5, 0.999), 128),
+        "R3GAN": (1, 2e-4, (0.0, 0.99), 128),
+        "EBGAN": (1, 2e-4, (0.5, 0.999), 128),
+        "BEGAN": (1, 1e-4, (0.5, 0.999), 64),
+        "PacGAN": (1, 2e-4, (0.5, 0.999), 128),
+        "UnrolledGAN": (1, 1e-4, (0.5, 0.999), 128),
+        "ACGAN": (1, 2e-4, (0.5, 0.999), 100),
+        "ProjectionGAN": (5, 2e-4, (0.0, 0.9), 128),
+        "InfoGAN": (1, 2e-4, (0.5, 0.999), 62),
+        "SSGAN": (1, 2e-4, (0.0, 0.9), 128),
+        "SAGAN": (1, 4e-4, (0.0, 0.9), 128),
+        "BigGAN": (2, 2e-4, (0.0, 0.999), 120),
+        "StyleGAN2": (1, 2e-3 * 16 / 17, (0.0, 0.99), 512),
+        "ReACGAN": (1, 2e-4, (0.5, 0.999), 128),
     }
     for name, cls in MODELS.items():
-        model = cls(Generator(), Discriminator(), **({"num_classes": CLASSES} if name == "CGAN" else {}))
+        model = cls(*networks(name), **EXTRAS.get(name, {}))
         assert (model.n_critic, model.lrs[0], model.betas, model.latent_dim) == expected[name]
-        assert model.lrs[0] == model.lrs[1]
+        generators = {"UnrolledGAN": 1e-3, "InfoGAN": 1e-3, "SAGAN": 1e-4, "BigGAN": 5e-5, "StyleGAN2": 2e-3 * 8 / 9}
+        assert model.lrs[1] == pytest.approx(generators.get(name, model.lrs[0]))
+    assert build("BigGAN").ema_decay == 0.9999
+    assert build("StyleGAN2").ema_kimg == 10
+    assert build("ProjectionGAN").uniform_labels

@@ -61,6 +61,7 @@ MODELS = {
     "ReACGAN": ReACGAN,
 }
 LATENT, SIDE, CLASSES = 8, 6, 3
+THETA, PSI = 0.7, -1.3  # of Dirac-GAN
 CONDITIONAL = ("ACGAN", "CGAN", "ProjectionGAN", "ReACGAN")  # models of labels
 SEEING = ("CGAN", "ProjectionGAN")  # whose discriminators are given them
 HEADS = {"ACGAN": CLASSES, "InfoGAN": 5, "ReACGAN": 4, "SSGAN": 4}  # width of the discriminator's second answer
@@ -117,6 +118,28 @@ class Autoencoder(nn.Module):
     def forward(self, x):
         code = self.encode(x)
         return self.decode(code), code
+
+
+class Point(nn.Module):
+    """G(z) = θ."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(THETA))
+
+    def forward(self, z, y=None):
+        return self.theta.expand(len(z), 1)
+
+
+class Slope(nn.Module):
+    """D(x) = ψx."""
+
+    def __init__(self, psi=PSI):
+        super().__init__()
+        self.psi = nn.Parameter(torch.tensor(psi))
+
+    def forward(self, x, y=None):
+        return self.psi * x
 
 
 def networks(name, seed=0, answer="column", **kwargs):

@@ -323,7 +323,7 @@ class TwoPlayerModule(CheckpointModule):
     def adapt_augment(self, real: Tensor, y: Tensor | None, steps: int) -> None:
         """Tell an adaptive augmentation how sure the discriminator is of real images, over all ranks."""
         augment: Any = self.augment
-        signs = logits_of(self.discriminate(real, y)).sign().mean()
+        signs = logits_of(cast("GAN", self).discriminate(real, y)).sign().mean()
         augment.adapt(self.mean_of_ranks(signs), images=self.batch_images * steps)
         self.measured["augment_p"] = augment.p
 

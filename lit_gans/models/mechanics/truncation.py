@@ -5,7 +5,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from lit_gans.models.mechanics.modes import eval_mode
 from lit_gans.models.mechanics.sampling import SamplingModule
 
 __all__ = ("TruncatedModule", "truncated_normal")
@@ -26,16 +25,15 @@ class TruncatedModule(SamplingModule):
 
         Appendix A there: the means over so many forward passes. Put it in the place of ``g_ema`` to sample from it.
         """
-        network = copy.deepcopy(getattr(self, "g_ema", self.generator))
+        network = copy.deepcopy(getattr(self, "g_ema", self.generator)).eval()
         norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-        with eval_mode(network):
-            for layer in norms:
-                layer.reset_running_stats()
-                layer.momentum, layer.training = None, True  # the plain mean over passes
-            for start in range(0, batches * batch_size, batch_size):
-                z, y = self.draw_inputs(batch_size, seed=seed, start=start)
-                self.render(network, z.to(self.device), None if y is None else y.to(self.device), truncation)
-        return network
+        for layer in norms:
+            layer.reset_running_stats()
+            layer.momentum, layer.training = None, True  # the plain mean over passes
+        for start in range(0, batches * batch_size, batch_size):
+            z, y = self.draw_inputs(batch_size, seed=seed, start=start)
+            self.render(network, z.to(self.device), None if y is None else y.to(self.device), truncation)
+        return network.eval()
 
 
 def truncated_normal(z: Tensor, bound: float) -> Tensor:
