@@ -1,5 +1,6 @@
 """Two gloo processes on the CPU, both strategies: one launch of this file trains them all, the tests read its notes."""
 
+from contextlib import contextmanager
 from functools import cache
 from itertools import product
 
@@ -9,11 +10,11 @@ from launching import python
 from lightning import Callback
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from toys import CLASSES, LATENT, MODELS, SIDE, Batches, networks, trainer
+from toys import EXTRAS, LATENT, MODELS, SIDE, Batches, networks, trainer
 
 from lit_gans.callbacks import ReplicaCheck
 from lit_gans.data import ImageDataModule
-from lit_gans.models import wgan_gp
+from lit_gans.models import dragan, ssgan, wgan_gp, wgan_lp
 from lit_gans.regularizers import R1
 from lit_gans.strategies import GANDDPStrategy
 
@@ -23,13 +24,29 @@ STEPS, BATCH = 7, 4  # three batches an epoch for each rank; the seventh step co
 STRATEGIES = ["ddp", "gan_ddp"]
 RUNS = ["GAN", "GAN-accumulate", "GAN-r1", "GAN-sync", "DCGAN-norm", "WGAN", "WGANGP", "WGANGP-sync", "SNGAN"]
 RUNS += ["CGAN", "CGAN-accumulate"]
+ZOO = sorted(MODELS.keys() - {run.partition("-")[0] for run in RUNS})  # under one strategy, the other being equal
+PAIRS = [*product(STRATEGIES, RUNS), *(("gan_ddp", name) for name in ZOO)]
 BYTES = {"GAN-bytes": 1, "WGANGP-bytes": 5}  # with n_critic; five steps each
 LONG = 200
 
 
-def interpolate(real, fake, rng):
-    """The same for each image, as two processes draw other numbers than one."""
-    return 0.3 * real + 0.7 * fake
+@contextmanager
+def drawing_the_same():
+    """What models draw besides latents and labels is the same for each image: two processes draw other than one."""
+
+    class Torch:
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+        def randint(self, high, size, **_):
+            return torch.arange(*size) % high
+
+    with pytest.MonkeyPatch.context() as patch:
+        for paper in (wgan_gp, wgan_lp):
+            patch.setattr(paper, "interpolate", lambda real, fake, rng: 0.3 * real + 0.7 * fake)
+        patch.setattr(dragan, "perturb", lambda real, noise, rng: real + noise)
+        patch.setattr(ssgan, "torch", Torch())
+        yield
 
 
 def make(run, cls=None, **kwargs):
@@ -38,8 +55,8 @@ def make(run, cls=None, **kwargs):
     generator, discriminator = networks(name, norm=option in ("norm", "sync"))
     if option in ("norm", "sync"):
         discriminator.body.insert(1, nn.BatchNorm1d(16))
-    extra = {"num_classes": CLASSES} if name == "CGAN" else {}
-    extra |= {"regularizers": [R1(every=2)]} if option == "r1" else {}
+    extra = EXTRAS.get(name, {}) | ({"regularizers": [R1(every=2)]} if option == "r1" else {})
+    extra |= {"pl_weight": 0.0} if name == "StyleGAN2" else {}
     return (cls or MODELS[name])(generator, discriminator, **{"latent_dim": LATENT, "n_critic": 2, **extra, **kwargs})
 
 
@@ -65,7 +82,7 @@ class Notes(Callback):
         self.notes["validated"].append([b.clone() for b in pl_module.buffers()])
 
 
-def noting(cls, drawn):
+def noting(cls, drawn, labels):
     """The model, which notes what it draws for training."""
 
     class Noting(cls):
@@ -74,6 +91,12 @@ def noting(cls, drawn):
             if rng is self.rng and self.trainer.training:
                 drawn.append(z)
             return z
+
+        def draw_labels(self, n, rng):
+            y = super().draw_labels(n, rng)
+            if rng is self.rng and self.trainer.training:
+                labels.append(y)
+            return y
 
     return Noting
 
@@ -86,9 +109,9 @@ def data(batches=3):
 
 def train(strategy, run):
     """Train on this process as one of two, and save what was noted."""
-    drawn, watch = [], Notes()
+    drawn, labels, watch = [], [], Notes()
     name, _, option = run.partition("-")
-    model = make(run, noting(MODELS[name], drawn), accumulate=1 + (option == "accumulate"))
+    model = make(run, noting(MODELS[name], drawn, labels), accumulate=1 + (option == "accumulate"))
     names = list(model.state_dict())
     ddp = trainer(
         ".",
@@ -102,7 +125,7 @@ def train(strategy, run):
         callbacks=[watch, ReplicaCheck()],
     )
     ddp.fit(model, data())
-    notes = watch.notes | {"z": drawn, "parameters": [p.detach() for p in model.parameters()]}
+    notes = watch.notes | {"z": drawn, "y": labels, "parameters": [p.detach() for p in model.parameters()]}
     notes |= {"trained": [b.clone() for b in model.buffers()], "names": [names, list(model.state_dict())]}
     ddp.save_checkpoint(f"{strategy}-{run}.ckpt")
     notes |= {"state": (ddp.global_rank, ddp.world_size, ddp.global_step)}
@@ -150,10 +173,10 @@ def train_long(strategy):
 
 
 if __name__ == "__main__":
-    wgan_gp.interpolate = interpolate
-    for strategy in STRATEGIES:
-        for run in RUNS:
+    with drawing_the_same():
+        for strategy, run in PAIRS:
             train(strategy, run)
+    for strategy in STRATEGIES:
         for run, n_critic in BYTES.items():
             count_bytes(strategy, run, n_critic)
         train_long(strategy)
@@ -167,9 +190,9 @@ def notes(tmp_path_factory):
     assert done.returncode == 0, done.stderr[-4000:]
     noted = {
         (strategy, run): [torch.load(folder / f"{strategy}-{run}-{rank}.pt", weights_only=True) for rank in (0, 1)]
-        for strategy, run in product(STRATEGIES, [*RUNS, *BYTES, "long"])
+        for strategy, run in [*PAIRS, *product(STRATEGIES, [*BYTES, "long"])]
     }
-    for strategy, run in product(STRATEGIES, RUNS):
+    for strategy, run in PAIRS:
         state = torch.load(folder / f"{strategy}-{run}.ckpt", weights_only=True)["state_dict"]
         noted[strategy, run][0]["saved"] = [state[name] for name, _ in make(run).named_buffers()]
     return noted
@@ -179,11 +202,11 @@ def equal(some, others):
     return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
 
 
+each_run = pytest.mark.parametrize(("strategy", "run"), PAIRS)
 both_strategies = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
-@both_strategies
-@pytest.mark.parametrize("run", RUNS)
+@each_run
 def test_replicas_stay_equal_bit_by_bit(notes, strategy, run):
     first, second = notes[strategy, run]
     assert (first["state"], second["state"]) == ((0, 2, STEPS), (1, 2, STEPS))
@@ -199,23 +222,20 @@ def test_replicas_are_equal_after_many_steps(notes, strategy):
     assert not equal(first, [p.detach() for p in make("GAN").parameters()])
 
 
-@both_strategies
-@pytest.mark.parametrize("run", RUNS)
+@each_run
 def test_names_in_the_state_dict_stay(notes, strategy, run):
     before, after = notes[strategy, run][0]["names"]
     assert before == after
 
 
-@both_strategies
-@pytest.mark.parametrize("run", RUNS)
+@each_run
 def test_ranks_draw_different_noise_and_never_the_same_twice(notes, strategy, run):
     drawn = [tuple(z.flatten().tolist()) for note in notes[strategy, run] for z in note["z"]]
     assert len(drawn) == 2 * (STEPS + STEPS // 2)
     assert len(set(drawn)) == len(drawn)
 
 
-@both_strategies
-@pytest.mark.parametrize("run", RUNS)
+@each_run
 def test_ranks_see_disjoint_halves_of_each_epoch(notes, strategy, run):
     ranks = notes[strategy, run]
     for epoch in (slice(0, 3), slice(3, 6)):
@@ -231,8 +251,9 @@ def joint(notes, tmp_path_factory):
 
     @cache
     def replay(run):
-        first, second = notes["ddp", run]
+        first, second = notes["gan_ddp", run]
         latents = iter([torch.cat(pair) for pair in zip(first["z"], second["z"], strict=True)])
+        labels = iter([torch.cat(pair) for pair in zip(first["y"], second["y"], strict=True)])
         pairs = zip(first["batches"], second["batches"], strict=True)
         batches = [[torch.cat(tensors) for tensors in zip(*pair, strict=True)] for pair in pairs]
         watch = Notes()
@@ -241,8 +262,10 @@ def joint(notes, tmp_path_factory):
             def draw_latents(self, n, rng):
                 return next(latents) if rng is self.rng else super().draw_latents(n, rng)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(wgan_gp, "interpolate", interpolate)
+            def draw_labels(self, n, rng):
+                return next(labels) if rng is self.rng else super().draw_labels(n, rng)
+
+        with drawing_the_same():
             one = trainer(
                 tmp_path_factory.mktemp("joint"), max_steps=STEPS, callbacks=[watch], precision=precision(run)
             )
@@ -252,11 +275,10 @@ def joint(notes, tmp_path_factory):
     return replay
 
 
-@both_strategies
-@pytest.mark.parametrize("run", [run for run in RUNS if not run.endswith("norm")])
+@pytest.mark.parametrize(("strategy", "run"), [pair for pair in PAIRS if not pair[1].endswith("norm")])
 def test_gradients_equal_those_of_one_process_on_the_joint_batch(notes, joint, strategy, run):
     theirs = notes[strategy, run][0]
-    assert equal(theirs["z"], notes["ddp", run][0]["z"])
+    assert equal(theirs["z"], notes["gan_ddp", run][0]["z"])
     ours = joint(run)
     assert len(ours) == len(theirs["gradients"]) == STEPS + STEPS // 2
     for step, pairs in enumerate(zip(ours, theirs["gradients"], strict=True)):

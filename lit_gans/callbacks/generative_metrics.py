@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from lit_gans.metrics.evaluation import HIGHER_IS_BETTER, Evaluation, Result, check_metrics
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
-from lit_gans.metrics.protocol import Protocol, load_protocol, stamp
+from lit_gans.metrics.modes import modes_of
+from lit_gans.metrics.protocol import Protocol, load_protocol
 from lit_gans.metrics.reals import real_images
 from lit_gans.metrics.reference import RealImages, Reference, real_statistics
 from lit_gans.metrics.sampling import measured_network, model_sampler, standing_statistics
@@ -35,7 +36,9 @@ class GenerativeMetrics(Callback):
     set of the training loader.
 
     Args:
-        metrics: Of ``fd``, ``is``, ``kid``, ``pr``, ``classes``, ``mmd``, ``fd_infinity``.
+        metrics: Of ``fd``, ``is``, ``kid``, ``pr``, ``classes``, ``mmd``, ``fd_infinity``; and ``modes``, which logs
+            ``val/modes``, ``val/reverse_kl`` and, of points, ``val/high_quality``, on the data sets ``ring``, ``grid``,
+            ``spiral`` and ``stacked_mnist``, and alone needs neither an extractor nor real images.
         extractor: What looks at the images, see ``lit_gans.metrics.load_extractor``; None takes the classifier of its
             own for ``digits`` and ``mnist``, else ``inception``.
         protocol: A preset of ``lit_gans.metrics.PROTOCOLS`` by name, or a ``Protocol``.
@@ -103,12 +106,15 @@ class GenerativeMetrics(Callback):
             return
         data: Any = getattr(trainer, "datamodule", None)
         name = getattr(data, "dataset", None)
+        looking = self.metrics != ("modes",) and getattr(data, "mixture", None) is None
         extractor = self.extractor or (name if name in ("digits", "mnist") else "inception")
-        self._evaluation = Evaluation(self.metrics, load_extractor(extractor), self.protocol)
+        self._evaluation = Evaluation(
+            self.metrics, load_extractor(extractor) if looking else None, self.protocol, modes=modes_of(data)
+        )
         model_sampler(pl_module, self.protocol, 0, self.sample)
         with standing_statistics(pl_module, self.protocol.changed(standing=min(1, self.protocol.standing))):
             pass
-        if self.reals is not None or hasattr(data, "source"):
+        if self._evaluation.extractor is not None and (self.reals is not None or hasattr(data, "source")):
             self._evaluation.check(len(self._open_reals(trainer)))
         if stage == "fit":
             self.history, self.result = [], None
@@ -117,13 +123,13 @@ class GenerativeMetrics(Callback):
 
     def _check_monitors(self, trainer: Trainer) -> None:
         """Refuse a monitor of a distance that goes by another name, or of the wrong direction."""
-        key = f"val/{self._checked().extractor.key}"
+        key = f"val/{self._checked().key}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             monitor = str(getattr(callback, "monitor", None))
             if re.fullmatch(r"val/(fid|fd_.*)", monitor) and monitor not in (key, f"{key}_infinity"):
                 raise ValueError(f"{type(callback).__name__} monitors {monitor}, but what is measured is called {key}")
             mode = "max" if monitor.removeprefix("val/") in HIGHER_IS_BETTER else "min"
-            ours = mode == "max" or re.fullmatch(r"val/(fid|fd_.*|kid|mmd)", monitor)
+            ours = mode == "max" or re.fullmatch(r"val/(fid|fd_.*|kid|mmd|reverse_kl)", monitor)
             if monitor.startswith("val/") and ours and getattr(callback, "mode", mode) != mode:
                 raise ValueError(f"{type(callback).__name__} monitors {monitor}, of which mode={mode!r} is the better")
 
@@ -168,10 +174,10 @@ class GenerativeMetrics(Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams({"metrics_protocol": self._stamp(trainer, pl_module)})
 
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> Reference:
-        """Statistics of the real images, computed or read once a run."""
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> Reference | None:
+        """Statistics of the real images, computed or read once a run; None where none are needed."""
         evaluation = self._checked()
-        if self._reference is None:
+        if self._reference is None and evaluation.extractor is not None:
             p = self.protocol
             reference = real_statistics(
                 lambda: self._open_reals(trainer),
@@ -258,8 +264,8 @@ class GenerativeMetrics(Callback):
                 )
             except FloatingPointError as error:
                 rank_zero_warn(f"step {trainer.global_step}: {error}")
-                result = Result(dict.fromkeys(self.last, math.nan) or {evaluation.extractor.key: math.nan})
-        evaluation.extractor.to("cpu")
+                result = Result(dict.fromkeys(self.last, math.nan) or {evaluation.key: math.nan})
+        evaluation.rest()
         result.protocol = self._stamp(trainer, pl_module)
         self.result = result
         self.history.append((trainer.global_step, result.metrics))
@@ -267,11 +273,10 @@ class GenerativeMetrics(Callback):
 
     def _stamp(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """All that the values depend on."""
-        assert self._reference is not None
         identity = self._identity(trainer) or {"dataset": "of the training loader" if self.reals is None else "given"}
-        data = {**identity, "count": self._reference.moments.n}
+        data = identity if self._reference is None else {**identity, "count": self._reference.moments.n}
         averaged = measured_network(pl_module, self.protocol.ema)[1]
-        return stamp(self.protocol, data, self._checked().extractor.describe(), averaged, trainer.world_size)
+        return self._checked().stamp(data, averaged, trainer.world_size)
 
     @staticmethod
     def _progress(trainer: Trainer) -> Callable[[Iterable[int], str], Iterable[int]]:
@@ -285,7 +290,8 @@ class GenerativeMetrics(Callback):
         if self.result is not None:
             step, values = self.history[-1]
             key = "lit_gans_metrics"  # of a second such callback, with its extractor's name
-            key += f"/{self._checked().extractor.name}" if key in checkpoint else ""
+            extractor = self._checked().extractor
+            key += f"/{extractor.name if extractor else 'modes'}" if key in checkpoint else ""
             checkpoint[key] = {"step": step, "values": values, "protocol": self.result.protocol}
 
     @property

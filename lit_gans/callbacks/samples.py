@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -9,13 +10,17 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from lit_gans.functional import to_uint8
 from lit_gans.models import GAN
 
-__all__ = ("SampleGrid",)
+__all__ = ("SampleGrid", "scatter")
+
+DOT = (214, 39, 40)
+"""Colour of a generated point, red."""
 
 
 class SampleGrid(Callback):
@@ -25,12 +30,13 @@ class SampleGrid(Callback):
     step axis of the metrics. Rank zero draws; training is not disturbed: random numbers, modes and gradients are left
     alone, and a file that cannot be written is a warning.
 
-    Works with any LightningModule that has ``sample(n)`` → images ``(n, C, H, W)`` in [-1, 1]; latents are then fixed
-    by seeding torch around the call. A ``lit_gans.models.GAN`` gets ``seed`` and ``ema`` as arguments and, if
-    conditional, all classes in turn, one a column. Of images neither grey nor RGB the first channels are shown.
+    Works with any LightningModule that has ``sample(n)`` → images ``(n, C, H, W)`` in [-1, 1], or points ``(n, 2)``,
+    which are drawn over the density of the data; latents are then fixed by seeding torch around the call. A
+    ``lit_gans.models.GAN`` gets ``seed`` and ``ema`` as arguments and, if conditional, all classes in turn, one a
+    column. Of images neither grey nor RGB the first channels are shown.
 
     Args:
-        n: Number of images.
+        n: Number of images or points.
         every_n_steps: Number of training batches between two grids; the end of training always gets one.
         seed: Fixes the latents.
         ema: Whether to draw with the averaged generator, where there is one.
@@ -100,7 +106,7 @@ class SampleGrid(Callback):
         self._drawn = batches
         if not trainer.is_global_zero:
             return
-        grid = self.grid(pl_module)
+        grid = self.grid(pl_module, trainer)
         image = to_pil_image(grid)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -120,8 +126,8 @@ class SampleGrid(Callback):
             rank_zero_warn(f"{path} could not be written ({error}); training goes on.")
 
     @torch.no_grad()
-    def grid(self, pl_module: LightningModule) -> Tensor:
-        """Samples side by side, uint8 of shape ``(3, H, W)`` on the CPU."""
+    def grid(self, pl_module: LightningModule, trainer: Trainer | None = None) -> Tensor:
+        """Samples side by side, uint8 of shape ``(3, H, W)`` on the CPU; points over those of the trainer's data."""
         modes = [(module, module.training) for module in pl_module.modules()]
         columns = math.ceil(math.sqrt(self.n))
         with isolate_rng():
@@ -139,9 +145,59 @@ class SampleGrid(Callback):
             finally:
                 for module, mode in modes:
                     module.training = mode
+        if images.shape == (self.n, 2):
+            return scatter(images, training_points(trainer))
         if images.ndim != 4 or len(images) != self.n:
             raise ValueError(
-                f"sample({self.n}) returned shape {tuple(images.shape)}; ({self.n}, C, H, W) was expected."
+                f"sample({self.n}) returned shape {tuple(images.shape)}; ({self.n}, C, H, W) was expected, "
+                f"or ({self.n}, 2) for points."
             )
         shown = to_uint8(images[:, : 3 if images.shape[1] >= 3 else 1])
         return make_grid(shown, nrow=self.nrow or columns).cpu()
+
+
+def training_points(trainer: Trainer | None, most: int = 20_000) -> Tensor | None:
+    """Points of the trainer's data module; None where there are none."""
+    data: Any = getattr(trainer, "datamodule", None)
+    if getattr(data, "mixture", None) is None:
+        return None
+    source = data.source("train")
+    points: Tensor = source.images(torch.arange(min(most, len(source))))
+    return points
+
+
+def scatter(points: Tensor, data: Tensor | None = None, size: int = 512) -> Tensor:
+    """A picture of points, in red, over the density of others, in grey; the second coordinate points upwards.
+
+    Args:
+        points: (N, 2); those beyond the picture are drawn at its edge, those that are not finite left out.
+        data: (M, 2), all of which the picture shows; if left out, it shows all of ``points``.
+        size: Height and width in pixels.
+
+    Returns:
+        uint8 (3, size, size) on the CPU.
+
+    Example:
+        >>> picture = scatter(torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), size=64)
+        >>> picture.shape, picture[:, 5, 32].tolist(), picture[:, 40, 32].tolist()
+        (torch.Size([3, 64, 64]), [214, 39, 40], [255, 255, 255])
+    """
+    points = points.detach().cpu().double()
+    points = points[points.isfinite().all(1)]
+    shown = points if data is None else data.double()
+    low, high = (shown.amin(0), shown.amax(0)) if len(shown) else (torch.zeros(2), torch.zeros(2))
+    middle, reach = (low + high) / 2, ((high - low).max() / 2 * 1.2).clamp_min(1e-6)
+
+    def count(where: Tensor) -> Tensor:
+        """Points in each pixel, (size, size)."""
+        column, row = (
+            (((where - middle) / reach * where.new_tensor([1, -1]) + 1) / 2 * size).long().clamp(0, size - 1).T
+        )
+        return torch.bincount(row * size + column, minlength=size**2).view(size, size).float()
+
+    picture = torch.full((3, size, size), 255.0)
+    if data is not None:
+        density = count(shown)
+        picture -= 160 * (density / density.max().clamp_min(1)).sqrt()
+    dots = F.max_pool2d(count(points)[None], 3, stride=1, padding=1) > 0
+    return torch.where(dots, torch.tensor(DOT).view(3, 1, 1), picture).to(torch.uint8)

@@ -1,9 +1,14 @@
 """``check-data``: what is wrong with a data set, before training on it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
+
+if TYPE_CHECKING:
+    from lit_gans.data import ImageDataModule
+    from lit_gans.data.doctor import Report
 
 __all__ = ("main",)
 
@@ -19,11 +24,27 @@ def main(command: str, words: list[str]) -> None:
     config = parser.parse_args(words)
     if config.output is not None:
         refuse_existing(Path(config.output), config.overwrite)
-    report = examine(parser.instantiate_classes(config).data)
+    data = parser.instantiate_classes(config).data
+    report = examine(data)
     print(report)
     if config.output is not None:
         with staged(Path(config.output)) as target:
-            report.contact_sheet(target)
+            draw(target, data, report)
         print(f"contact sheet → {config.output}")
     if not report.ok:
         raise SystemExit(1)
+
+
+def draw(target: Path, data: "ImageDataModule", report: "Report") -> None:
+    """One PNG: thumbnails of images, or all points."""
+    if data.mixture is None:
+        report.contact_sheet(target)
+        return
+    import torch
+    from torchvision.transforms.functional import to_pil_image
+
+    from lit_gans.callbacks.samples import scatter
+
+    source = data.source("train")
+    assert source is not None
+    to_pil_image(scatter(source.images(torch.arange(len(source))))).save(target, format="PNG")

@@ -22,11 +22,11 @@ from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
 from lit_gans.data import ImageDataModule
 from lit_gans.data.files import ImageFiles, in_threads, to_mode
+from lit_gans.data.points import is_plane
 from lit_gans.data.sources import tensor
-from lit_gans.metrics import METRICS, PROTOCOLS, Evaluation, Protocol, Result, load_extractor, load_protocol
+from lit_gans.metrics import METRICS, PROTOCOLS, Evaluation, Protocol, Result, load_extractor, load_protocol, modes_of
 from lit_gans.metrics.images import check_images
-from lit_gans.metrics.protocol import stamp
-from lit_gans.metrics.reference import BLOCK, real_statistics
+from lit_gans.metrics.reference import BLOCK, Reference, real_statistics
 from lit_gans.metrics.sampling import Sampler, measured_network, model_sampler, standing_statistics
 
 __all__ = ("main",)
@@ -68,7 +68,7 @@ def parse(command: str, words: list[str]) -> Namespace:
     parser.add_argument("--images", type=str, default=None, help="measure these: a folder, .zip, or .npz (uint8 NHWC)")
     parser.add_class_arguments(ImageDataModule, "data", sub_configs=True)
     parser.add_argument("--protocol", type=str, default=None, help=f"{', '.join(PROTOCOLS)} (quick)")
-    parser.add_argument("--metrics", type=str, nargs="+", default=DEFAULT_METRICS, help=", ".join(METRICS))
+    parser.add_argument("--metrics", type=str, nargs="+", default=None, help=f"of {', '.join(METRICS)} (by the data)")
     parser.add_argument(
         "--extractor", type=str, default=None, help="inception, digits, mnist, torchvision:MODEL, ... (by the data)"
     )
@@ -94,6 +94,8 @@ def parse(command: str, words: list[str]) -> Namespace:
         known = {f"data.{key}": value for key, value in trained_on.items() if key in config.data}
         parser.set_defaults(known)
         config = parser.parse_args(words)
+    if config.metrics is None:
+        config.metrics = ["modes"] if is_plane(config.data.dataset) else DEFAULT_METRICS
     return config
 
 
@@ -103,11 +105,11 @@ class Job:
     Args:
         config: The options.
         protocol: Followed.
-        extractor: By name.
+        extractor: By name; None if nothing has to look at images.
         source: What the images are.
     """
 
-    def __init__(self, config: Namespace, protocol: Protocol, extractor: str, source: dict[str, Any]) -> None:
+    def __init__(self, config: Namespace, protocol: Protocol, extractor: str | None, source: dict[str, Any]) -> None:
         self.checkpoint: str | None = config.checkpoint
         self.images: str | None = config.images
         self.data: dict[str, Any] = config.data.as_dict()
@@ -117,7 +119,9 @@ class Job:
 
     def evaluation(self) -> Evaluation:
         """What measures."""
-        return Evaluation(self.metrics, load_extractor(self.extractor), self.protocol, self.resamples)
+        extractor = None if self.extractor is None else load_extractor(self.extractor)
+        modes = modes_of(ImageDataModule(**self.data))
+        return Evaluation(self.metrics, extractor, self.protocol, self.resamples, modes)
 
 
 def prepare(config: Namespace) -> Job:
@@ -129,7 +133,10 @@ def prepare(config: Namespace) -> Job:
     if config.live:
         changes["ema"] = False
     source: dict[str, Any]
+    points = is_plane(config.data.dataset)
     if config.images is not None:
+        if points:
+            raise UserError(f"{config.data.dataset} holds points, and --images are none: give a checkpoint")
         if config.live or config.seed is not None or config.truncation is not None:
             raise UserError("--live, --seed and --truncation are for checkpoints: --images are already made")
         images = open_images(Path(config.images), 3)
@@ -138,6 +145,8 @@ def prepare(config: Namespace) -> Job:
         source = {"images": Path(config.images).name, "count": len(images)}
     protocol = protocol.changed(**changes)
     extractor = config.extractor or (config.data.dataset if config.data.dataset in ("digits", "mnist") else "inception")
+    if points or config.metrics == ["modes"]:
+        extractor = None
     if config.images is not None:
         if len(images) < protocol.fakes:
             raise UserError(
@@ -159,9 +168,11 @@ def prepare(config: Namespace) -> Job:
 
 
 def check_shape(model: Any, data: ImageDataModule) -> None:
-    """Refuse to compare images of one size with images of another."""
+    """Refuse to compare images of one size with images of another, or with points."""
     made = tuple(model.sample(1, seed=0).shape[1:])
-    real = (data.channels, data.image_size, data.image_size)
+    real = data.shape
+    if len(made) != len(real):
+        raise UserError(f"the model makes samples {made}, but those of {data.dataset} are {real}: give --data.dataset")
     if made != real:
         raise UserError(
             f"the model makes images {made}, but those of {data.dataset} are {real}: give the data it was trained on, "
@@ -185,20 +196,24 @@ def measure(fabric: Fabric, job: Job) -> Result:
         evaluation.check(len(source))
         return source
 
-    reference = real_statistics(
-        open_reals,
-        evaluation.extractor,
-        data.describe(protocol.split),  # type: ignore[arg-type]
-        protocol.mirror,
-        protocol.reals,
-        evaluation.needs_features,
-        device,
-        progress,
-    )
-    evaluation.check(reference.moments.n)
+    identity = data.describe(protocol.split)  # type: ignore[arg-type]
+    reference: Reference | None = None
+    if evaluation.extractor is not None:
+        reference = real_statistics(
+            open_reals,
+            evaluation.extractor,
+            identity,
+            protocol.mirror,
+            protocol.reals,
+            evaluation.needs_features,
+            device,
+            progress,
+        )
+        evaluation.check(reference.moments.n)
+        identity |= {"count": reference.moments.n}
     try:
         if job.images is not None:
-            images, averaged = open_images(Path(job.images), evaluation.extractor.channels), None
+            images, averaged = open_images(Path(job.images), channels_of(evaluation)), None
             result = evaluation.measure(lambda seed: images.block, reference, device, progress)
         else:
             model = load_model(str(job.checkpoint)).to(device)
@@ -207,9 +222,14 @@ def measure(fabric: Fabric, job: Job) -> Result:
                 result = evaluation.measure(sampler_of(model, protocol), reference, device, progress)
     except FloatingPointError as error:
         raise UserError(str(error)) from error
-    described = {**data.describe(protocol.split), "count": reference.moments.n}  # type: ignore[arg-type]
-    result.protocol = stamp(protocol, described, evaluation.extractor.describe(), averaged, fabric.world_size)
+    result.protocol = evaluation.stamp(identity, averaged, fabric.world_size)
     return result
+
+
+def channels_of(evaluation: Evaluation) -> int:
+    """How many channels are wanted of images from elsewhere; modes are counted on three."""
+    grey = evaluation.extractor is not None and evaluation.extractor.channels == 1 and evaluation.modes is None
+    return 1 if grey else 3
 
 
 def sampler_of(model: Any, protocol: Protocol) -> Callable[[int], Sampler]:
@@ -288,14 +308,20 @@ def table(result: Result, source: dict[str, Any]) -> str:
         low, high = result.intervals.get(key, (None, None))
         interval = "" if low is None else f"   95 %: {low:.5g} to {high:.5g}"
         lines.append(f"  {key:<22}{value:>12.5g}{interval}")
-    data, extractor = p["data"], p["extractor"]
+    data = p["data"]
     weights = {True: "averaged weights, ", False: "live weights, ", "unknown": ""}[p["ema"]]
+    made = "points" if is_plane(data["dataset"]) else "images"
+    against = f"{data['count']} of " if "count" in data else ""
     lines += [
         "",
-        f"protocol {p['name']}: {p['fakes']} images, {weights}seed {p['seed']}",
-        f"  against {data['count']} of {data['dataset']} {data['split']}{', mirrored too' if p['mirror'] else ''}",
-        f"  extractor {extractor['name']} {extractor['weights'][:8]}, {extractor['image_size'] or 'any'} px, "
-        f"resize {extractor['resize']}",
-        "  " + ", ".join(f"{name} {version}" for name, version in p["versions"].items()),
+        f"protocol {p['name']}: {p['fakes']} {made}, {weights}seed {p['seed']}",
+        f"  against {against}{data['dataset']} {data['split']}{', mirrored too' if p['mirror'] else ''}",
     ]
+    for name in ("extractor", "modes"):
+        if "weights" in (seen_by := p.get(name, {})):
+            lines.append(
+                f"  {name} {'by ' * (name == 'modes')}{seen_by['name']} {seen_by['weights'][:8]}, "
+                f"{seen_by['image_size'] or 'any'} px, resize {seen_by['resize']}"
+            )
+    lines.append("  " + ", ".join(f"{name} {version}" for name, version in p["versions"].items()))
     return "\n".join(lines)

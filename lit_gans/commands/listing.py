@@ -2,18 +2,30 @@
 
 import argparse
 import ast
+import re
 from pathlib import Path
 
-__all__ = ("CONFIGS", "config_lines", "data_lines", "main", "model_lines")
+__all__ = ("CONFIGS", "FAMILIES", "config_lines", "data_lines", "main", "model_lines")
 
 _PACKAGE = Path(__file__).parents[1]
 CONFIGS = _PACKAGE / "_configs" if (_PACKAGE / "_configs").is_dir() else _PACKAGE.parent / "configs"
+FAMILIES = {
+    "divergences": ("GAN", "MinimaxGAN", "LSGAN", "HingeGAN", "RaGAN"),
+    "Wasserstein": ("WGAN", "WGANGP", "WGANLP"),
+    "energy": ("EBGAN", "BEGAN"),
+    "regularised": ("SNGAN", "DRAGAN", "R3GAN"),
+    "labels and codes": ("CGAN", "ACGAN", "ProjectionGAN", "ReACGAN", "InfoGAN", "SSGAN"),
+    "against collapse": ("UnrolledGAN", "PacGAN"),
+    "architectures": ("DCGAN", "SAGAN", "BigGAN", "StyleGAN2"),
+}  # what each paper is about, in the order in which models are listed
 
 
 def main(command: str, words: list[str]) -> None:
     """Print the lists."""
     argparse.ArgumentParser(prog=f"python -m lit_gans {command}", description=__doc__).parse_args(words)
-    for title, lines in (("Models", model_lines()), ("Data sets", data_lines()), ("Configs", config_lines())):
+    papers = model_lines()
+    sections = {f"Models, {family}": {name: papers[name] for name in names} for family, names in FAMILIES.items()}
+    for title, lines in (sections | {"Data sets": data_lines(), "Configs": config_lines()}).items():
         print(f"{title}:")
         width = max((len(name) for name in lines), default=0)
         print("\n".join(f"  {name:<{width}}  {text}".rstrip() for name, text in lines.items()), end="\n\n")
@@ -28,7 +40,7 @@ def model_lines() -> dict[str, str]:
         classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
         public = next((cls for cls in classes if cls == name.replace("-", "")), None)
         if colon and public:
-            lines[public] = paper.partition(";")[0].rstrip(".")
+            lines[public] = re.sub(r';[^"]*$', "", paper).rstrip(".")
     return lines
 
 

@@ -17,6 +17,7 @@ import lit_gans.networks
 import lit_gans.regularizers
 from lit_gans.cli import fail, unknown
 from lit_gans.commands.errors import UserError
+from lit_gans.regularizers import Regularizer
 
 __all__ = ("Parser", "explain")
 
@@ -107,7 +108,7 @@ def arguments_of(class_path: str) -> list[str]:
 
 def known_classes() -> list[str]:
     """Short names that can be given where a class is asked for."""
-    rooms = (lit_gans.models, lit_gans.networks, lit_gans.regularizers, lit_gans.augment, lit_gans.callbacks)
-    names = [name for room in rooms for name in room.__all__]
-    optimizers = [name for name in dir(optim) if isinstance(getattr(optim, name), type)]
-    return sorted({*names, *optimizers})
+    names = {*lit_gans.models.__all__, *lit_gans.augment.__all__, *lit_gans.callbacks.__all__}
+    for room, base in ((lit_gans.networks, lit_gans.networks.Network), (lit_gans.regularizers, Regularizer)):
+        names |= {name for name in room.__all__ if issubclass(cls := getattr(room, name), base) and cls is not base}
+    return sorted(names | {name for name in dir(optim) if isinstance(getattr(optim, name), type)})

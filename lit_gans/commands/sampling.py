@@ -1,4 +1,4 @@
-"""``sample``: images from a checkpoint, and nothing else needed."""
+"""``sample``: images, or points, from a checkpoint, and nothing else needed."""
 
 import argparse
 from collections.abc import Iterator
@@ -39,18 +39,22 @@ def main(command: str, words: list[str]) -> None:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {arguments.device}: {str(error).splitlines()[0]}") from error
     _, labels = model.draw_inputs(arguments.n, arguments.label, arguments.seed)
-    batches = image_batches(model, labels, arguments)
+    batches, made = image_batches(model, labels, arguments), "images"
     with staged(output, directory=kind == "directory") as target:
         if kind == "directory":
             write_directory(target, batches, digits=len(str(arguments.n - 1)))
         elif kind == ".npz":
-            arrays = {"images": np.concatenate(list(batches))}
+            samples = np.concatenate(list(batches))
+            made = "points" if samples.ndim == 2 else "images"
+            arrays = {made: samples}
             if labels is not None:
                 arrays["labels"] = labels.numpy()
             np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
         else:
-            write_grid(target, np.concatenate(list(batches)))
-    print(f"{arguments.n} images of {type(model).__name__}, seed {arguments.seed} → {arguments.output}")
+            samples = np.concatenate(list(batches))
+            made = "points" if samples.ndim == 2 else "images"
+            write_grid(target, samples)
+    print(f"{arguments.n} {made} of {type(model).__name__}, seed {arguments.seed} → {arguments.output}")
 
 
 def parser(command: str) -> argparse.ArgumentParser:
@@ -69,15 +73,20 @@ def parser(command: str) -> argparse.ArgumentParser:
 
 
 def image_batches(model: "GAN", labels: object, arguments: argparse.Namespace) -> "Iterator[np.ndarray]":
-    """Batches of uint8 images (N, H, W, C)."""
+    """Batches of uint8 images (N, H, W, C), or of points float32 (N, 2)."""
     from lit_gans.functional import to_uint8
 
     for start in range(0, arguments.n, arguments.batch_size):
         count = min(arguments.batch_size, arguments.n - start)
         y = None if labels is None else labels[start : start + count]  # type: ignore[index]
         images = model.sample(count, y, arguments.seed, arguments.ema, arguments.batch_size, start)
+        if images.shape[1:] == (2,):
+            yield images.float().cpu().numpy()
+            continue
         if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise UserError(f"the model makes {tuple(images.shape[1:])}, which is no grey or RGB image")
+            raise UserError(
+                f"the model makes {tuple(images.shape[1:])}, which is no grey or RGB image and no point of the plane"
+            )
         yield to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -87,6 +96,8 @@ def write_directory(target: Path, batches: "Iterator[np.ndarray]", digits: int) 
 
     index = 0
     for batch in batches:
+        if batch.ndim == 2:
+            raise UserError("points are drawn in one picture: end -o with .png, or with .npz for the numbers")
         for image in batch:
             Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
                 target / f"{index:0{digits}}.png"
@@ -95,11 +106,16 @@ def write_directory(target: Path, batches: "Iterator[np.ndarray]", digits: int) 
 
 
 def write_grid(target: Path, images: "np.ndarray") -> None:
-    """One PNG with all images, as square as may be."""
+    """One PNG with all images, as square as may be, or with all points."""
     import torch
     from PIL import Image
     from torchvision.utils import make_grid
 
+    from lit_gans.callbacks.samples import scatter
+
+    if images.ndim == 2:
+        Image.fromarray(scatter(torch.from_numpy(images)).permute(1, 2, 0).numpy()).save(target, format="PNG")
+        return
     columns = max(1, round(len(images) ** 0.5))
     grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=columns, padding=2)
     Image.fromarray(grid.permute(1, 2, 0).numpy()).save(target)

@@ -15,9 +15,32 @@ from torch import Tensor
 
 from lit_gans.data.files import Header, ImageFiles, common_channels, complaints, some
 from lit_gans.data.loader import ResumableLoader
-from lit_gans.data.sources import ArrayImages, FakeImages, FileImages, Source, into_memory, spread, try_some
+from lit_gans.data.points import ArrayPoints, Mixture, draw_points, is_plane, mixture
+from lit_gans.data.sources import (
+    ArrayImages,
+    FakeImages,
+    FileImages,
+    Source,
+    StackedImages,
+    into_memory,
+    spread,
+    try_some,
+)
 
-DataSet = Literal["celeba", "cifar10", "cifar100", "digits", "fake", "fashion_mnist", "folder", "mnist"]
+DataSet = Literal[
+    "celeba",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fake",
+    "fashion_mnist",
+    "folder",
+    "grid",
+    "mnist",
+    "ring",
+    "spiral",
+    "stacked_mnist",
+]
 Split = Literal["train", "val", "test"]
 
 MEMORY_LIMIT = 2**30
@@ -38,31 +61,43 @@ _FACTS = {
     "fake": _Facts(3, 32, 10),
     "fashion_mnist": _Facts(1, 28, 10),
     "mnist": _Facts(1, 28, 10),
+    "stacked_mnist": _Facts(3, 28, 1000),
 }
 _TORCHVISION: dict[str, tuple[Any, str]] = {
     "cifar10": (torchvision.datasets.CIFAR10, "cifar-10-batches-py"),
     "cifar100": (torchvision.datasets.CIFAR100, "cifar-100-python"),
     "fashion_mnist": (torchvision.datasets.FashionMNIST, "FashionMNIST/raw"),
     "mnist": (torchvision.datasets.MNIST, "MNIST/raw"),
+    "stacked_mnist": (torchvision.datasets.MNIST, "MNIST/raw"),
 }
+_STACKS = 128_000
+"""Training images of ``stacked_mnist``, as many as in the literature (Srivastava et al. 2017)."""
+_HELD_OUT_STACKS = 26_000
 _CELEBA_CROP = 178
 _PARTITIONS: dict[Split, str] = {"train": "0", "val": "1", "test": "2"}
 
 
 class ImageDataModule(LightningDataModule):
-    """Images in [-1, 1] from any of the usual data sets, or from your own files.
+    """Images in [-1, 1] from any of the usual data sets, or from your own files; also points whose modes are known.
 
     A batch is ``(images, labels)``, images float32 (N, C, H, W) in [-1, 1] and labels int64 (N,), or ``(images,)`` for
     data without labels (``celeba``, and a ``folder`` without class folders). Validation and test read the data set's
     held-out part: the official test split (``celeba``: partitions 1 and 2), a stratified fifth of ``digits``, a quarter
     more of ``fake``; a ``folder`` has none.
 
+    Two kinds of data are there to count modes on. ``ring``, ``grid`` and ``spiral`` are 50,000 points float32 (N, 2)
+    around the centres of ``mixture``, in the units of the literature, labelled with the number of their centre; 10,000
+    more are held out. An image of ``stacked_mnist`` holds three random digits of MNIST as its channels, and its label
+    reads them as a number, 0 to 999 (Metz et al. 2017, section 3.3.1): 128,000 of the training split, as Srivastava et
+    al. 2017 take, and 26,000 of the test split, the same ones always.
+
     Everything that training could trip over is looked for in ``setup``: missing data, damaged files, mixed channels,
     images that are too small, too few images for one batch.
 
     Args:
         dataset: ``digits`` (embedded, needs no files), ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``,
-            ``celeba``, ``folder`` (your own images: a folder or a .zip; sub-folders are classes), or ``fake`` (noise).
+            ``celeba``, ``folder`` (your own images: a folder or a .zip; sub-folders are classes), ``fake`` (noise),
+            ``ring``, ``grid``, ``spiral`` (points), or ``stacked_mnist`` (three digits in one image).
         root: Where the data is or is downloaded to; for ``folder``, the folder or .zip itself.
         image_size: Height and width; the shorter side is resized (antialiased), then the centre is cropped. None: the
             data set's own (digits 8, mnist 28, cifar 32, celeba 64, fake 32, folder the one that all files have).
@@ -142,28 +177,58 @@ class ImageDataModule(LightningDataModule):
             value = self.hparams[name]
             if value is not None and value < bound:
                 raise ValueError(f"{name} must be at least {bound}, not {value}")
+        if is_plane(self.dataset):
+            for name in ("channels", "image_size", "flip"):
+                if self.hparams[name]:
+                    raise ValueError(f"{self.dataset} holds points, no images: leave {name} out")
+        if self.dataset == "stacked_mnist" and self._channels == 1:
+            raise ValueError("stacked_mnist holds a digit in each of 3 channels: leave channels out, or take mnist")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: (channels, image_size, image_size), or (2,) for points."""
+        return (2,) if is_plane(self.dataset) else (self.channels, self.image_size, self.image_size)
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """Centres (M, 2) and standard deviation of the modes that points lie around; None for images.
+
+        >>> len(ImageDataModule("grid").mixture.centers)
+        25
+        """
+        return mixture(self.dataset) if is_plane(self.dataset) else None
 
     @property
     def channels(self) -> int:
         """1 for grey images, 3 for RGB; for ``folder`` without ``channels`` it is read from the files."""
         if self._channels is not None or self.dataset != "folder":
-            return self._channels or _FACTS[self.dataset].channels
+            return self._channels or self._facts.channels
         return common_channels({name: h for name, h in self._headers.items() if isinstance(h, Header)})
 
     @property
     def image_size(self) -> int:
         """Height and width of the images; for ``folder`` without ``image_size`` it is read from the files."""
         if self._image_size is not None or self.dataset != "folder":
-            return self._image_size or _FACTS[self.dataset].size
+            return self._image_size or self._facts.size
         self._refuse(self._headers, self.root, self._channels, None)
         return next(h.width for h in self._headers.values() if isinstance(h, Header))
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, or None where images have no labels."""
+        """Number of classes, or modes of points; None where images have no labels."""
         if self.dataset == "folder":
             return len(self._files.classes) or None
-        return self._fake_classes if self.dataset == "fake" else _FACTS[self.dataset].classes
+        if is_plane(self.dataset):
+            return len(mixture(self.dataset).centers)
+        return self._fake_classes if self.dataset == "fake" else self._facts.classes
+
+    @property
+    def _facts(self) -> _Facts:
+        if is_plane(self.dataset):
+            raise AttributeError(
+                f"{self.dataset} holds points, which have neither channels nor image_size: ask for shape"
+            )
+        return _FACTS[self.dataset]
 
     @property
     def class_names(self) -> list[str]:
@@ -212,7 +277,7 @@ class ImageDataModule(LightningDataModule):
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world=self.trainer.world_size if self.trainer else 1,
-            num_workers=0 if isinstance(source, ArrayImages) and source.ready else self.num_workers,
+            num_workers=0 if source.ready else self.num_workers,
             **options,
         )
 
@@ -236,6 +301,15 @@ class ImageDataModule(LightningDataModule):
                 start, length = (0, self.fake_length) if train else (self.fake_length, -(-self.fake_length // 4))
                 length = min(length, self.limit or length)
                 return FakeImages(length, self.channels, self.image_size, self._fake_classes, start)
+            case "ring" | "grid" | "spiral":
+                array, labels = draw_points(self.dataset, train)
+                return ArrayPoints(array[: self.limit], labels[: self.limit])
+            case "stacked_mnist":
+                digits = ArrayImages(*self._torchvision(train), size=size)
+                triples = np.random.default_rng(int(train)).integers(
+                    len(digits), size=(_STACKS if train else _HELD_OUT_STACKS, 3)
+                )
+                return StackedImages(digits, torch.from_numpy(triples)[: self.limit])
             case "digits":
                 array, labels = _digits(train)
             case _:
@@ -244,13 +318,9 @@ class ImageDataModule(LightningDataModule):
 
     def describe(self, split: Split) -> dict[str, Any]:
         """What tells the images of a split from all others, as plain values; of a ``folder``, a hash of the files."""
-        identity: dict[str, Any] = {
-            "dataset": self.dataset,
-            "split": split,
-            "limit": self.limit,
-            "image_size": self.image_size,
-            "channels": self.channels,
-        }
+        identity: dict[str, Any] = {"dataset": self.dataset, "split": split, "limit": self.limit}
+        if not is_plane(self.dataset):
+            identity |= {"image_size": self.image_size, "channels": self.channels}
         if self.dataset == "folder":
             identity["files"] = self._files.digest
         if self.dataset == "fake":
@@ -259,6 +329,10 @@ class ImageDataModule(LightningDataModule):
 
     def _place(self, source: Source) -> Source:
         """Decode into memory what fits, and look at a sample of what does not."""
+        if source.ready:
+            return source
+        if isinstance(source, StackedImages):  # each digit once, not as often as it is chosen
+            return StackedImages(self._place(source.parts), source.choice)
         size = len(source) * int(np.prod(source.shape))
         if self.in_memory if self.in_memory is not None else size <= MEMORY_LIMIT:
             return into_memory(source, self.root)

@@ -26,6 +26,7 @@ class Report:
     Attributes:
         name: The data set and where it is.
         count: Number of images, readable or not.
+        kind: What they are: images, or points.
         problems: Why training would refuse the data, a sentence each.
         classes: Images of each class, by its name; empty without labels.
         sizes: Images of each (width, height).
@@ -44,6 +45,7 @@ class Report:
 
     name: str
     count: int = 0
+    kind: str = "images"
     problems: list[str] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -68,7 +70,7 @@ class Report:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.name}: {self.count} images"
+        yield f"{self.name}: {self.count} {self.kind}"
         if self.classes:
             yield f"  classes ({len(self.classes)}): {_table(self.classes)}"
         if self.sizes:
@@ -111,7 +113,7 @@ class Report:
 
 
 def examine(module: ImageDataModule) -> Report:
-    """Read every training image of a data module, decode it, and report what is found.
+    """Read every training image of a data module, decode it, and report what is found; of points, only their number.
 
     A ``folder`` that training refuses is examined all the same; of the other data sets, missing files raise.
 
@@ -128,6 +130,10 @@ def examine(module: ImageDataModule) -> Report:
     report.count = len(names)
     if source.labels is not None:
         report.classes = _counts(source.labels, module.class_names)
+    if module.mixture is not None:
+        report.kind = "points"
+        report.problems += _too_few(module, report.count)
+        return report
 
     def look(index: int) -> "_Look | str":
         try:

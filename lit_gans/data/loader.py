@@ -121,7 +121,7 @@ class ResumableLoader:
         return order[self.rank :: self.world][: self._share()], mirrored
 
     def _read(self, parts: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        """The uint8 images of each part, read here or ahead by workers."""
+        """The samples of each part, read here or ahead by workers."""
         if self.num_workers == 0:
             return map(self.dataset.images, parts)
         reader = DataLoader(
@@ -134,17 +134,10 @@ class ResumableLoader:
         return iter(reader)
 
     def _batch(self, images: Tensor, indices: Tensor, mirrored: Tensor | None) -> Batch:
-        """Mirror, scale to [-1, 1], add the labels.
-
-        In numpy: torch spreads such small work over its thread pool, which waits whenever another process has a core.
-        """
-        pixels = images.numpy()
-        if mirrored is not None:
-            chosen = mirrored[indices].numpy()
-            pixels[chosen] = pixels[chosen][..., ::-1]
-        scaled = np.divide(pixels, np.float32(127.5), dtype=np.float32)
-        scaled -= 1
-        batch = torch.from_numpy(scaled)
+        """Mirror and scale images, add the labels; what is no image stays as it is."""
+        batch = (
+            images if images.is_floating_point() else _pixels(images, None if mirrored is None else mirrored[indices])
+        )
         return (batch,) if self.dataset.labels is None else (batch, self.dataset.labels[indices])
 
     def set_epoch(self, epoch: int) -> None:
@@ -175,6 +168,20 @@ class ResumableLoader:
         self.n_out = min(state_dict["seen"] // (self.batch_size * self.world), len(self))
         self.offset, self._next_offset = state_dict.get("offset", 0), state_dict.get("next_offset", 0)
         self._resumed = True
+
+
+def _pixels(images: Tensor, mirrored: Tensor | None) -> Tensor:
+    """Images uint8 as float32 in [-1, 1], those chosen mirrored.
+
+    In numpy: torch spreads such small work over its thread pool, which waits whenever another process has a core.
+    """
+    pixels = images.numpy()
+    if mirrored is not None:
+        chosen = mirrored.numpy()
+        pixels[chosen] = pixels[chosen][..., ::-1]
+    scaled = np.divide(pixels, np.float32(127.5), dtype=np.float32)
+    scaled -= 1
+    return torch.from_numpy(scaled)
 
 
 class _Reader(Dataset[Tensor]):

@@ -17,15 +17,23 @@ class Source(Protocol):
 
     labels: Tensor | None
     """Class of each image, int64 (N,), or None."""
-    shape: tuple[int, int, int]
-    """Channels, height and width of each image."""
+    shape: tuple[int, ...]
+    """Channels, height and width of each image; the dimension of points."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether fetching is a mere look-up in memory, for which no process need read ahead."""
+        ...
 
     def __len__(self) -> int:
         """Number of images."""
         ...
 
     def images(self, indices: Tensor) -> Tensor:
-        """The images at ``indices`` (int64, one-dimensional), a new uint8 tensor (len(indices), C, H, W)."""
+        """The images at ``indices`` (int64, one-dimensional), a new uint8 tensor (len(indices), C, H, W).
+
+        What are no images comes as it is to be in the batch, float32 (len(indices), ...).
+        """
         ...
 
     def name(self, index: int) -> str:
@@ -49,7 +57,7 @@ class ArrayImages:
         self.array = array
         self.labels = labels
         channels = channels or array.shape[1]
-        self.shape = (channels, size, size) if size else (channels, array.shape[2], array.shape[3])
+        self.shape: tuple[int, ...] = (channels, size, size) if size else (channels, array.shape[2], array.shape[3])
 
     @property
     def ready(self) -> bool:
@@ -71,6 +79,49 @@ class ArrayImages:
         return f"#{index}"
 
 
+class StackedImages:
+    """Images whose channels are grey images of another source, put together when they are fetched.
+
+    Args:
+        parts: Grey images with labels, of at most ten classes.
+        choice: The parts that each image is made of, int64 (N, 3). Its label reads theirs as the digits of a number:
+            100 a + 10 b + c.
+
+    Raises:
+        ValueError: If the parts are not grey, or have no labels.
+
+    Example:
+        >>> digits = ArrayImages(torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10))
+        >>> stacks = StackedImages(digits, torch.tensor([[1, 2, 3], [0, 0, 7]]))
+        >>> stacks.images(torch.tensor([0, 1])).shape, stacks.labels
+        (torch.Size([2, 3, 28, 28]), tensor([123,   7]))
+    """
+
+    def __init__(self, parts: Source, choice: Tensor) -> None:
+        if parts.labels is None or parts.shape[0] != 1:
+            raise ValueError(f"only grey images with labels can be stacked, not {parts.shape}")
+        self.parts = parts
+        self.choice = choice
+        self.shape = (choice.shape[1], *parts.shape[1:])
+        self.labels: Tensor | None = (parts.labels[choice] * torch.tensor([100, 10, 1])).sum(1)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the parts are held in memory."""
+        return self.parts.ready
+
+    def __len__(self) -> int:
+        return len(self.choice)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """The images at ``indices``, uint8 NCHW."""
+        return self.parts.images(self.choice[indices].flatten()).view(len(indices), *self.shape)
+
+    def name(self, index: int) -> str:
+        """The number of the image."""
+        return f"#{index}"
+
+
 class FileImages:
     """Images decoded from files whenever they are fetched.
 
@@ -81,10 +132,12 @@ class FileImages:
         crop: First cut a centred square of this many pixels, as is customary with CelebA.
     """
 
+    ready = False
+
     def __init__(self, files: ImageFiles, channels: int, size: int, crop: int | None = None) -> None:
         self.files = files
         self.labels = files.labels
-        self.shape = (channels, size, size)
+        self.shape: tuple[int, ...] = (channels, size, size)
         self.crop = crop
 
     def __len__(self) -> int:
@@ -128,12 +181,14 @@ class FakeImages:
         start: Number of the first image, so that splits do not overlap.
     """
 
+    ready = False
+
     def __init__(
         self, length: int, channels: int = 3, size: int = 32, classes: int | None = 10, start: int = 0
     ) -> None:
         self.labels = torch.arange(start, start + length) % classes if classes else None
         self._length = length
-        self.shape = (channels, size, size)
+        self.shape: tuple[int, ...] = (channels, size, size)
         self._start = start
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from lit_gans.metrics.extractors import (
 from lit_gans.metrics.frechet import FrechetDistance, Moments, frechet_distance
 from lit_gans.metrics.inception_score import InceptionScore, inception_score
 from lit_gans.metrics.kernel import KernelDistance, kernel_distance
+from lit_gans.metrics.modes import ModeCoverage, PointModes, StackedDigits, modes_of, reverse_kl
 from lit_gans.metrics.prdc import Manifold, PrecisionRecall, precision_recall
 from lit_gans.metrics.protocol import PROTOCOLS, Protocol, differences, load_protocol
 from lit_gans.metrics.reference import Reference, real_statistics
@@ -30,18 +31,23 @@ __all__ = (
     "InceptionV3",
     "KernelDistance",
     "Manifold",
+    "ModeCoverage",
     "ModuleExtractor",
     "Moments",
+    "PointModes",
     "PrecisionRecall",
     "Protocol",
     "Reference",
     "Result",
+    "StackedDigits",
     "differences",
     "frechet_distance",
     "inception_score",
     "kernel_distance",
     "load_extractor",
     "load_protocol",
+    "modes_of",
     "precision_recall",
     "real_statistics",
+    "reverse_kl",
 )

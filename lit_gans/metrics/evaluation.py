@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
-from lit_gans.metrics.base import FeatureMetric, rank_and_world
+from lit_gans.metrics.base import rank_and_world
 from lit_gans.metrics.classes import ClassShares, ClassStatistics
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.metrics.frechet import FrechetDistance
 from lit_gans.metrics.inception_score import InceptionScore
 from lit_gans.metrics.kernel import KernelDistance
+from lit_gans.metrics.modes import Coverage, ModeCoverage, Modes, PointModes, StackedDigits
 from lit_gans.metrics.prdc import PrecisionRecall
-from lit_gans.metrics.protocol import Protocol
+from lit_gans.metrics.protocol import Protocol, stamp
 from lit_gans.metrics.reference import BLOCK, Reference, shard
 from lit_gans.metrics.sampling import Sampler, quantise
 
@@ -29,9 +31,20 @@ METRICS = {
     "mmd": "the kernel distance of all images at once",
     "pr": "precision, recall, density, coverage",
     "classes": "classes covered, their entropy, how sure the classifier is",
+    "modes": "modes covered, where they are known: ring, grid, spiral, stacked_mnist",
 }
 """What can be measured, by name; ``fid`` is another name of ``fd``."""
-HIGHER_IS_BETTER = {"is", "precision", "recall", "density", "coverage", "modes", "entropy", "confidence"}
+HIGHER_IS_BETTER = {
+    "is",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "modes",
+    "entropy",
+    "confidence",
+    "high_quality",
+}
 
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
@@ -57,7 +70,7 @@ def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
     """The metrics meant, each once.
 
     Raises:
-        ValueError: if one does not exist.
+        ValueError: if one does not exist, or two go by one name.
     """
     meant = ["fd" if name == "fid" else name for name in names]
     for name in meant:
@@ -65,6 +78,8 @@ def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
             raise ValueError(f"there is no metric {name!r}: there are {', '.join(METRICS)}")
     if not meant:
         raise ValueError(f"no metric was asked for: there are {', '.join(METRICS)}")
+    if {"classes", "modes"} <= set(meant):
+        raise ValueError("classes and modes both measure what is called modes: ask for one of them")
     return tuple(dict.fromkeys(meant))
 
 
@@ -73,25 +88,53 @@ class Evaluation:
 
     Args:
         metrics: Of ``METRICS``.
-        extractor: What looks at the images.
+        extractor: What looks at the images; None where the modes alone are counted.
         protocol: What to follow.
         resamples: Number of bootstrap resamples behind the interval of the Fréchet distance; 0 for no interval, else
             at least 2.
+        modes: What tells the modes, for the metric of that name.
 
     Raises:
-        ValueError: if the extractor cannot serve a metric.
+        ValueError: if the extractor cannot serve a metric, or the modes are not known.
     """
 
     def __init__(
-        self, metrics: Sequence[str], extractor: FeatureExtractor, protocol: Protocol, resamples: int = 0
+        self,
+        metrics: Sequence[str],
+        extractor: FeatureExtractor | None,
+        protocol: Protocol,
+        resamples: int = 0,
+        modes: Modes | None = None,
     ) -> None:
         if resamples < 0 or resamples == 1:
             raise ValueError(f"resamples must be 0 or at least 2, got {resamples}")
         self.metrics, self.protocol, self.resamples = check_metrics(metrics), protocol, resamples
-        self.extractor = extractor if protocol.resize is None else extractor.with_resize(protocol.resize)
-        if self.extractor.num_features is not None and self.extractor.num_classes is None:
+        self.modes = modes
+        if "modes" in self.metrics and modes is None:
+            raise ValueError(
+                "modes are counted where they are known, on ring, grid, spiral and stacked_mnist: leave modes out, or "
+                "count the classes of labelled images with classes"
+            )
+        if looking := [name for name in self.metrics if name != "modes"]:
+            if isinstance(modes, PointModes):
+                raise ValueError(f"{', '.join(looking)} look at images, and the data are points: ask for modes alone")
+            if extractor is None:
+                raise ValueError(f"{', '.join(looking)} need an extractor to look at the images")
+        self.extractor = extractor if looking else None
+        if self.extractor is not None and protocol.resize is not None:
+            self.extractor = self.extractor.with_resize(protocol.resize)
+        if (
+            self.extractor is not None
+            and self.extractor.num_features is not None
+            and self.extractor.num_classes is None
+        ):
             for name in {"is", "classes"} & set(self.metrics):
-                raise ValueError(f"{name} needs class logits, and the extractor {extractor.name!r} has none")
+                raise ValueError(f"{name} needs class logits, and the extractor {self.extractor.name!r} has none")
+
+    @property
+    def key(self) -> str:
+        """What the first value is called."""
+        return "modes" if self.extractor is None else self.extractor.key
 
     @property
     def needs_features(self) -> bool:
@@ -127,6 +170,19 @@ class Evaluation:
         if "is" in self.metrics and p.fakes < p.is_splits:
             raise ValueError(f"is needs at least {p.is_splits} generated images, one for each split, not {p.fakes}")
 
+    def stamp(self, data: Mapping[str, Any], averaged: bool | None, processes: int) -> dict[str, Any]:
+        """All that a result depends on; arguments as of ``lit_gans.metrics.protocol.stamp``."""
+        seen_by = {} if self.extractor is None else self.extractor.describe()
+        counted = {"modes": self.modes.describe()} if "modes" in self.metrics and self.modes is not None else {}
+        return stamp(self.protocol, data, seen_by, averaged, processes) | counted
+
+    def rest(self) -> None:
+        """Take what looks at the images off the device, until the next measurement."""
+        if self.extractor is not None:
+            self.extractor.to("cpu")
+        if isinstance(self.modes, StackedDigits):
+            self.modes.classifier.to("cpu")
+
     @staticmethod
     def place(device: torch.device) -> torch.device:
         """Where moments and distances are computed: on the CPU, unless the device knows float64."""
@@ -135,7 +191,7 @@ class Evaluation:
     def measure(
         self,
         sampler: Callable[[int], Sampler],
-        reference: Reference,
+        reference: Reference | None,
         device: torch.device,
         progress: Progress = lambda blocks, title: blocks,
     ) -> Result:
@@ -143,23 +199,29 @@ class Evaluation:
 
         Args:
             sampler: From a seed of latents to what draws blocks of images.
-            reference: The real side.
+            reference: The real side; None where none is needed.
             device: Where the images are looked at.
             progress: Wraps the loop over blocks, to show how far it is.
 
         Raises:
             ValueError: if the images are not finite, or of another form than they should be.
         """
-        reference = reference.to(self.place(device))
+        place = self.place(device)
         results = []
         for seed in range(self.protocol.seed, self.protocol.seed + self.protocol.repeats):
-            metrics = {name: metric.to(reference.moments.mean.device) for name, metric in self._metrics(reference)}
+            metrics = {name: metric.to(place) for name, metric in self._metrics(reference and reference.to(place))}
             self._draw(sampler(seed), list(metrics.values()), device, progress)
             results.append(self._compute(metrics))
         return _mean(results)
 
-    def _metrics(self, reference: Reference) -> Iterable[tuple[str, FeatureMetric]]:
+    def _metrics(self, reference: Reference | None) -> Iterable[tuple[str, Metric]]:
         """The metrics, fed with the real side."""
+        if "modes" in self.metrics:
+            assert self.modes is not None
+            yield "modes", ModeCoverage(self.modes)
+        if self.extractor is None:
+            return
+        assert reference is not None, "there are no real images to compare with"
         e, p, names = self.extractor, self.protocol, set(self.metrics)
         if names & {"fd", "fd_infinity"}:
             keep = self.resamples > 0 or "fd_infinity" in names
@@ -175,7 +237,7 @@ class Evaluation:
         if "classes" in names:
             yield "classes", ClassStatistics(e, reference.counts)
 
-    def _draw(self, draw: Sampler, metrics: Sequence[FeatureMetric], device: torch.device, progress: Progress) -> None:
+    def _draw(self, draw: Sampler, metrics: Sequence[Metric], device: torch.device, progress: Progress) -> None:
         """Feed the metrics with this process's share of the samples."""
         finite = torch.ones((), device=device)
         n = self.protocol.fakes
@@ -183,27 +245,30 @@ class Evaluation:
             images = draw(block)
             if isinstance(images, Tensor) and images.is_floating_point():
                 finite *= images.isfinite().all()
-                images = quantise(images.nan_to_num())
+                images = images.nan_to_num() if isinstance(self.modes, PointModes) else quantise(images.nan_to_num())
             expected = min(BLOCK, n - block * BLOCK)
             if len(images) not in (expected, BLOCK):
                 raise ValueError(f"{BLOCK} samples were asked for, {len(images)} came: sample(n) must return n images")
             images = images[:expected]
             images = images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
-            seen = self.extractor(images)
+            seen = None if self.extractor is None else self.extractor(images)
             index = torch.arange(block * BLOCK, block * BLOCK + len(images))
             for metric in metrics:
-                metric.update(seen, False, index)
+                if isinstance(metric, ModeCoverage):
+                    metric.update(images if isinstance(images, Tensor) else torch.stack(images))
+                else:
+                    metric.update(seen, False, index)
         if rank_and_world()[1] > 1:  # a decision for all processes
             torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
         if not finite:
             raise FloatingPointError("the generator makes NaN or infinite values: there is nothing to measure")
 
-    def _compute(self, metrics: Mapping[str, FeatureMetric]) -> Result:
+    def _compute(self, metrics: Mapping[str, Metric]) -> Result:
         """Values, in the order of ``METRICS``."""
         result, n, p = Result({}), self.protocol.fakes, self.protocol
         if (distance := metrics.get("fd")) is not None:
             assert isinstance(distance, FrechetDistance)
-            key = self.extractor.key
+            key = self.key
             if "fd" in self.metrics:
                 result.metrics[key] = float(distance.compute())
                 if self.resamples:
@@ -227,6 +292,14 @@ class Evaluation:
             statistics: ClassShares = metrics["classes"].compute()
             result.metrics |= {key: float(getattr(statistics, key)) for key in ("modes", "entropy", "confidence")}
             result.classes = {"fake": statistics.shares.tolist(), "real": statistics.real_shares.tolist()}
+        if "modes" in metrics:
+            coverage: Coverage = metrics["modes"].compute()
+            known = (
+                ("modes", "high_quality", "reverse_kl")
+                if isinstance(self.modes, PointModes)
+                else ("modes", "reverse_kl")
+            )
+            result.metrics |= {key: float(getattr(coverage, key)) for key in known}
         return result
 
 

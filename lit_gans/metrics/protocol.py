@@ -98,6 +98,9 @@ PROTOCOLS = {
         Protocol("cleanfid", resize="pil-bicubic"),
         # to watch training by, in a tenth of the time
         Protocol("quick", fakes=5_000),
+        # VEEGAN and PacGAN count modes: in 2,500 points, and in 26,000 stacked digits
+        Protocol("modes_2500", fakes=2_500),
+        Protocol("modes_26k", fakes=26_000),
     )
 }
 """Presets under the field's names; each of them measures the averaged generator where there is one."""

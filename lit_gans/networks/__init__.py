@@ -11,6 +11,7 @@ from lit_gans.networks.biggan import BigGANDiscriminator, BigGANGenerator
 from lit_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lit_gans.networks.layers import Answer, Network
 from lit_gans.networks.mlp import MLPDiscriminator, MLPGenerator
+from lit_gans.networks.points import PointAutoencoder, PointDiscriminator, PointGenerator
 from lit_gans.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from lit_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lit_gans.networks.sagan import SAGANDiscriminator, SAGANGenerator, SelfAttention
@@ -29,6 +30,9 @@ __all__ = (
     "MLPDiscriminator",
     "MLPGenerator",
     "Network",
+    "PointAutoencoder",
+    "PointDiscriminator",
+    "PointGenerator",
     "R3GANDiscriminator",
     "R3GANGenerator",
     "Reconstruction",
