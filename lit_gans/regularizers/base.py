@@ -27,6 +27,7 @@ class Regularizer(nn.Module):
     player: Literal["discriminator", "generator"] = "discriminator"
     name = "regularizer"
     double_backward = True  # whether it differentiates through a network's gradient (no compiled kernels then)
+    slope_target: float | None = None  # the slope at which it holds the discriminator
     init_args: dict[str, Any]  # what it was built with, as checkpoints keep it
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Regularizer":

@@ -54,6 +54,7 @@ class GradientPenalty(Regularizer):
         if one_sided and center == 0:
             raise ValueError("GradientPenalty: no slope is below center=0, so one_sided changes nothing: leave it out")
         self.center, self.one_sided, self.at, self.noise = center, one_sided, at, noise
+        self.slope_target = None if one_sided else center
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """The penalty without λ; points between samples take the labels of the real ones."""

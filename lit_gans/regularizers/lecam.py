@@ -42,8 +42,8 @@ class LeCam(Regularizer):
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """Equation 3, with averages that include this batch."""
-        of_real = logits_of(model.discriminate(real, y)).float()
-        of_fake = logits_of(model.discriminate(fake, y if y_fake is None else y_fake)).float()
+        of_real = logits_of(model.discriminate(real, y)).to(self.anchors.dtype)
+        of_fake = logits_of(model.discriminate(fake, y if y_fake is None else y_fake)).to(self.anchors.dtype)
         means = torch.stack([of_real.mean(), of_fake.mean()])
         anchors = self.anchors.lerp(model.mean_of_ranks(means), 1 - self.decay)
         anchors = torch.where(anchors.isnan(), model.mean_of_ranks(means), anchors)

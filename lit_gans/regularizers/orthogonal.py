@@ -33,6 +33,6 @@ class Orthogonal(Regularizer):
             raise ValueError(f"Orthogonal: player must be discriminator or generator, got {player!r}")
         self.player = player
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """Equation 3 without β."""
         return off_diagonal_gram(model.network(self.player))

@@ -21,7 +21,7 @@ class R1(Regularizer):
         every: Updates between two evaluations; the penalty is scaled by it. 1 in the paper, 16 in StyleGAN2.
     """
 
-    name = "r1"
+    name, slope_target = "r1", 0.0
 
     def __init__(self, weight: float | None = None, every: int = 1) -> None:
         super().__init__(0.0 if weight is None else weight, every)

@@ -18,7 +18,7 @@ from toys import LATENT, MODELS, Batches, Discriminator, Generator, build, image
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN, SNGAN, WGAN, WGANGP, AdaptiveClip
 from lit_gans.models.mechanics.compatibility import RULES, check_compatibility, compatibility_table
-from lit_gans.regularizers import R1, Regularizer
+from lit_gans.regularizers import R1, R2, GradientPenalty, LeCam, Regularizer
 
 README = Path(__file__).parents[2] / "README.md"
 COMMAND = (
@@ -481,3 +481,43 @@ def test_the_readme_holds_the_table():
 def test_the_command_prints_the_table(capsys):
     exec(shlex.split(COMMAND)[2], {})
     assert capsys.readouterr().out == compatibility_table() + "\n"
+
+
+# packs, slopes, second derivatives
+
+
+def test_packs_that_do_not_divide_the_batch(tmp_path):
+    model = build("PacGAN")
+    with pytest.raises(ValueError, match=r"pack=2 and batches of 7 images: the last samples .* change the batch size"):
+        trainer(tmp_path, max_steps=1).fit(model, loader(batch_size=7))
+
+
+def test_penalties_that_ask_for_different_slopes(tmp_path):
+    both = [R1(1.0), GradientPenalty()]
+    with pytest.raises(ValueError, match=r"R1 \(a slope of 0\) and GradientPenalty \(a slope of 1\): no discriminator"):
+        trainer(tmp_path, max_steps=1).fit(gan(regularizers=both), loader())
+    for together in ([R1(1.0), R2(1.0)], [R1(1.0), GradientPenalty(one_sided=True)], [GradientPenalty(), LeCam()]):
+        assert sentences(gan(regularizers=together), tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda d: gan(WGANGP, discriminator=d), lambda d: gan(discriminator=d, regularizers=[R1()])]
+)
+def test_layers_without_a_second_derivative(make, tmp_path):
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    class Doubled(Discriminator):
+        def forward(self, x):
+            return super().forward(Once.apply(x))
+
+    with pytest.raises(ValueError, match=r"gradient penalty of (WGANGP|R1) and Doubled \(its slope"):
+        trainer(tmp_path, max_steps=1).fit(make(Doubled()), loader())
+    assert sentences(gan(discriminator=Doubled()), tmp_path) == {}

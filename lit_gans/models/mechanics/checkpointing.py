@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_gans.models.mechanics.agreement import check_same_step
@@ -145,7 +145,7 @@ class CheckpointModule(SamplingModule):
             raise ValueError(f"{checkpoint_path} was written by {wrote}, which is no imported {cls.__name__}")
         saved = checkpoint.get("hyper_parameters", {})
         if "_instantiator" not in saved:  # Lightning then calls the class itself, with what is saved as it stands
-            kwargs = {name: _rebuild(value) for name, value in saved.items() if _is_spec(value)} | kwargs
+            kwargs = {name: _rebuild(value) for name, value in saved.items() if _holds_specs(value)} | kwargs
         model = super(CheckpointModule, known[wrote]).load_from_checkpoint(checkpoint_path, *args, **kwargs)
         model.hparams.update({name: value for name, value in saved.items() if name not in kwargs})
         return model
@@ -202,12 +202,18 @@ def _is_spec(value: Any) -> bool:
     return isinstance(value, dict) and "class_path" in value
 
 
-def _rebuild(spec: Mapping[str, Any]) -> Any:
-    """A clipping rule, or a class or partial that is called later, from its plain form."""
+def _holds_specs(value: Any) -> bool:
+    return _is_spec(value) or (isinstance(value, list) and any(map(_is_spec, value)))
+
+
+def _rebuild(spec: Any) -> Any:
+    """A clipping rule, a penalty or an augmentation, a list of them, or a class or partial that is called later."""
+    if isinstance(spec, list):
+        return [_rebuild(part) for part in spec]
     module, _, name = spec["class_path"].rpartition(".")
     cls, init_args = getattr(importlib.import_module(module), name), spec.get("init_args", {})
-    later = partial(cls, **init_args)
-    return later() if is_dataclass(cls) else later
+    built = "init_args" in spec and isinstance(cls, type) and (is_dataclass(cls) or issubclass(cls, nn.Module))
+    return cls(**init_args) if built else partial(cls, **init_args)
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from lit_gans.functional import logits_of
+from lit_gans.functional import input_gradient, logits_of
 from lit_gans.models.mechanics.modes import eval_mode
 
 if TYPE_CHECKING:
@@ -170,14 +170,21 @@ def _squashed_logits(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
-def _answer(model: "GAN") -> Tensor:
-    """What the discriminator says to two images of the generator."""
+@torch.no_grad()
+def _samples(model: "GAN") -> tuple[Tensor, Tensor | None]:
+    """Two packs of generated images, and their labels."""
     rng, like = torch.Generator().manual_seed(0), next(model.generator.parameters(), torch.zeros(()))
-    z, y = model.draw_latents(2, rng).to(like), model.draw_labels(2, rng)
+    z, y = model.draw_latents(2 * model.pack, rng).to(like), model.draw_labels(2 * model.pack, rng)
     y = y if y is None else y.to(like.device)
     with isolate_rng(), eval_mode(model):
-        logits = model.discriminate(model.generate(z, y), y)
-    return logits_of(logits)
+        return model.generate(z, y), y
+
+
+def _answer(model: "GAN") -> Tensor:
+    """What the discriminator says to them."""
+    x, y = _samples(model)
+    with isolate_rng(), eval_mode(model):
+        return logits_of(model.discriminate(x, y))
 
 
 def _seen_in_the_images(model: "GAN", trainer: Trainer) -> None:
@@ -224,6 +231,40 @@ def _lazy_beyond_the_end(model: "GAN", trainer: Trainer) -> str | None:
             lazy = f"{type(regularizer).__name__}(every={regularizer.every})"
             return f"{lazy}, due every {regularizer.every * turns} steps, with max_steps={trainer.max_steps}"
     return None
+
+
+def _indivisible_batch(model: "GAN", trainer: Trainer) -> str | None:
+    size = _batch_size(trainer) if model.pack > 1 else None
+    return f"pack={model.pack} and batches of {size} images" if size and size % model.pack else None
+
+
+def _opposed_slopes(model: "GAN", trainer: Trainer) -> str | None:
+    targets = {type(r).__name__: r.slope_target for r in model.regularizers if r.slope_target is not None}
+    if len(set(targets.values())) < 2:
+        return None
+    return " and ".join(f"{name} (a slope of {target:g})" for name, target in targets.items())
+
+
+def _no_second_derivative(model: "GAN", trainer: Trainer) -> str | None:
+    """Differentiate the slope at two samples once more, without learning."""
+    penalty = _penalty(model, "discriminator")
+    if penalty is None:
+        return None
+    parameters = [p for p in model.discriminator.parameters() if p.requires_grad]
+    x, y = _samples(model)
+    try:
+        with isolate_rng(), eval_mode(model), torch.enable_grad():
+            slopes = input_gradient(model.discriminate, x.detach().requires_grad_(), y)
+            twice = torch.autograd.grad(slopes.square().sum(), parameters, allow_unused=True) if parameters else ()
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("once_differentiable", "derivative for", "not implemented")):
+            return None  # what else does not fit is named by check_batch
+        why = str(error).partition("\n")[0]
+    else:
+        if not twice or any(gradient is not None for gradient in twice):
+            return None
+        why = "its slope does not lead back to its weights"
+    return f"the gradient penalty of {penalty} and {type(model.discriminator).__name__} ({why})"
 
 
 _OTHER_NORM = "norm: layer, group, instance or null"
@@ -310,5 +351,29 @@ RULES = (
         "it is evaluated once at most",
         "give it a smaller every, or train longer",
         _lazy_beyond_the_end,
+    ),
+    Rule(
+        "indivisible_batch",
+        "packed samples and batches that are no multiple of them",
+        "error",
+        "the last samples of a batch would fill no pack",
+        "change the batch size, or `pack`",
+        _indivisible_batch,
+    ),
+    Rule(
+        "opposed_slopes",
+        "penalties that hold the discriminator at different slopes (R1 or R2 and a two-sided `GradientPenalty`)",
+        "error",
+        "no discriminator can please both",
+        "leave one of them out, or give `GradientPenalty` one_sided=True",
+        _opposed_slopes,
+    ),
+    Rule(
+        "no_second_derivative",
+        "a gradient penalty and a discriminator with a layer that can be differentiated but once",
+        "error",
+        "the penalty's own gradient is the derivative of a derivative",
+        "exchange the layer, or use spectral norm (SNGAN) in place of the penalty",
+        _no_second_derivative,
     ),
 )
