@@ -82,7 +82,7 @@ def classes_of(variant: str) -> dict[str, Any]:
 def points(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
     """Three hidden layers of 128 for points."""
     codes = 4 if variant == "InfoGAN" else 0
-    generator = networks.PointGenerator(latent_dim=2 + codes)
+    generator = networks.PointGenerator(latent_dim=256 + codes)
     if variant in ("EBGAN", "BEGAN"):
         return generator, networks.PointAutoencoder()
     head = {"head": 6} if variant == "InfoGAN" else {}
@@ -119,12 +119,26 @@ def convolutions(channels: int, width: int = 32) -> Callable[[str, dict[str, Any
     return build
 
 
-QUICK = {"g_lr": 5e-4, "d_lr": 5e-4}  # small networks bear, and short runs need, more than the papers' rates
+ONE = {"n_critic": 1}  # at equal steps five updates of the critic for one would leave the generator a fifth of them
+DIGITS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("WGANGP", "WGANLP", "SNGAN", "ProjectionGAN", "BigGAN"), ONE),
+    "WGAN": ONE | {"clip": 0.05},
+    "SAGAN": {"d_lr": 1e-3},
+    "R3GAN": {"gamma": 1.0},
+    "EBGAN": {"margin": 0.5},
+}
+POINTS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("WGANGP", "WGANLP", "SNGAN", "BigGAN"), ONE),
+    "WGAN": ONE | {"clip": 0.1},
+    "R3GAN": {"gamma": 1.0},
+    "EBGAN": {"margin": 1.0},
+    "StyleGAN2": {"r1_gamma": 1.0, "r1_every": 4, "pl_weight": 0.0},
+}
 SUITES = {
     **{
         name: Suite(
             UNCONDITIONAL,
-            10_000,
+            5_000,
             ("modes",),
             "modes",
             points,
@@ -132,20 +146,22 @@ SUITES = {
             2_560,
             f"{about}; MLPs of the literature, batches of 256",
             higher=True,
-            common={"latent_dim": 2, "ema_decay": None},
+            recipes=POINTS,
+            common={"latent_dim": 256, "ema_decay": None, "g_lr": 1e-3, "d_lr": 1e-3},
         )
         for name, about in {"ring": "8 Gaussians on a ring", "grid": "25 Gaussians on a grid"}.items()
     },
     "digits": Suite(
         ALL,
-        6_000,
+        4_000,
         ("fd", "classes"),
         "fd_digits",
         mlps,
         {"dataset": "digits", "batch_size": 64},
         2_000,
         "scikit-learn's digits, 8×8; MLPs of two hidden layers of 128, batches of 64",
-        common={"latent_dim": 32, "ema_decay": 0.999},
+        recipes=DIGITS,
+        common={"latent_dim": 32, "ema_decay": 0.999, "g_lr": 5e-4, "d_lr": 5e-4},
     ),
     "mnist": Suite(
         ["GAN", "LSGAN", "HingeGAN", "WGANGP", "DRAGAN", "RaGAN", "R3GAN", "SNGAN", "PacGAN", "CGAN", "ACGAN"],
@@ -185,10 +201,15 @@ SUITES = {
 GROUPS = {"toy": ["ring", "grid"]}
 
 
+def recipe_of(suite: Suite, name: str) -> dict[str, Any]:
+    """All arguments in which a variant differs from its class's defaults."""
+    return suite.common | suite.recipes.get(name.partition("+")[0], {})
+
+
 def make(suite: Suite, name: str) -> GAN:
     """A variant's model on its networks, with an augmentation where the name says so."""
     variant, _, augment = name.partition("+")
-    recipe = suite.common | suite.recipes.get(variant, {})
+    recipe = recipe_of(suite, name)
     if variant == "InfoGAN" and suite.build is points:
         recipe = recipe | {"categorical": [2], "continuous": 2}
     if variant in LABELLED:
@@ -246,7 +267,7 @@ def worker(suite: str, variant: str, seed: int, steps: int, root: str) -> dict[s
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.zoo", *words], capture_output=True, text=True, env=environment, check=False
     )
-    row = {"variant": variant, "seed": seed, "steps": steps}
+    row = {"variant": variant, "seed": seed, "steps": steps, "recipe": recipe_of(SUITES[suite], variant)}
     if done.returncode:
         return row | {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
     return row | json.loads(done.stdout.strip().splitlines()[-1])
@@ -348,7 +369,11 @@ def measure(name: str, options: argparse.Namespace) -> None:
     wanted = [(v, seed) for seed in range(options.seeds) for v in options.variants or suite.variants]
     if options.again:
         rows = [row for row in rows if (row["variant"], row["seed"]) not in wanted]
-    done = {(row["variant"], row["seed"]) for row in rows if row["steps"] == steps and "error" not in row}
+    done = {
+        (row["variant"], row["seed"])
+        for row in rows
+        if row["steps"] == steps and row["recipe"] == recipe_of(suite, row["variant"]) and "error" not in row
+    }
     todo = [] if options.table else [pair for pair in wanted if pair not in done]
     with ThreadPoolExecutor(options.jobs) as pool:
         jobs = [pool.submit(worker, name, variant, seed, steps, options.root) for variant, seed in todo]

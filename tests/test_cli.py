@@ -130,6 +130,17 @@ def test_list_names_every_model_data_set_and_config(capsys):
     assert names == models | set(get_args(DataSet)) | configs
 
 
+def test_list_shows_the_models_by_family(capsys):
+    main(["list"])
+    blocks = [block.splitlines() for block in capsys.readouterr().out.strip().split("\n\n")]
+    families = {title: [line.split()[0] for line in lines] for title, *lines in blocks}
+    assert next(iter(families)) == "Models, divergences:"
+    assert families["Models, Wasserstein:"] == ["WGAN", "WGANGP", "WGANLP"]
+    assert sum(title.startswith("Models, ") for title in families) == len(families) - 2
+    listed = [name for title, names in families.items() if title.startswith("Models, ") for name in names]
+    assert len(listed) == len(set(listed))
+
+
 def test_help_tells_every_command(capsys):
     main(["help"])
     out = capsys.readouterr().out
@@ -328,7 +339,7 @@ def test_arguments_of_one_name_do_not_clash_with_a_logger():
     ("words", "told"),
     [
         (["--model.g_lrr", "1"], r"unknown argument 'g_lrr': did you mean g_lr"),
-        (["--model", "WGANPG"], r"model: unknown class 'WGANPG': did you mean WGANGP"),
+        (["--model", "WGANPG"], r"model: unknown class 'WGANPG': did you mean (WGANLP or )?WGANGP"),
         (["--model.class_path", "GANN"], r"unknown class 'GANN': did you mean GAN"),
         (["--data.dataset", "digit"], r"data.dataset: unknown value 'digit': did you mean digits"),
         (["--data.dataset", "mnst"], r"data.dataset: unknown value 'mnst': did you mean mnist"),
@@ -343,6 +354,8 @@ def test_arguments_of_one_name_do_not_clash_with_a_logger():
         ),
         (["--model.g_optimizer", "RMSpropp"], r"g_optimizer: unknown class 'RMSpropp': did you mean RMSprop"),
         (["--model.g_optimizer", "RMSprop", "--model.g_optimizer.lrr", "1"], r"'lrr': did you mean lr"),
+        (["--model.regularizers+=LeCamm"], r"regularizers: unknown class 'LeCamm': did you mean LeCam\?"),
+        (["--model.augment", "DiffAugmentt"], r"augment: unknown class 'DiffAugmentt': did you mean DiffAugment"),
         (["--model.g_lr", "fast"], r"g_lr: 'fast' is not valid, expected float"),
         (["--model.betas", "[0.5]"], r"betas"),
         (["--data.batch_size", "many"], r"data.batch_size: 'many' is not valid, expected int"),
@@ -367,7 +380,7 @@ def test_mistakes_get_one_message_with_the_nearest_right_name(words, told, capsy
     ("text", "told"),
     [
         ("model:\n  init_args:\n    g_lrr: 1\n", r"'g_lrr': did you mean g_lr"),
-        ("model:\n  class_path: WGANPG\n", r"'WGANPG': did you mean WGANGP"),
+        ("model:\n  class_path: WGANPG\n", r"'WGANPG': did you mean (WGANLP or )?WGANGP"),
         ("data:\n  datset: mnist\n", r"'data.datset': did you mean data.dataset"),
         ("data:\n  dataset: cifar11\n", r"'cifar11': did you mean cifar10"),
         ("trainer:\n  max_stepz: 1\n", r"'trainer.max_stepz': did you mean trainer.max_steps"),
@@ -385,6 +398,14 @@ def test_mistakes_get_one_message_with_the_nearest_right_name(words, told, capsy
 def test_mistakes_in_files_too(text, told, capsys):
     Path("broken.yaml").write_text(text)
     assert re.search(told, refused(capsys, "fit", *SHORT, "--config", "broken.yaml"))
+
+
+def test_only_what_a_config_can_name_is_suggested():
+    from lit_gans.commands.parsing import known_classes
+
+    names = set(known_classes())
+    assert {"GAN", "MLPGenerator", "R1", "LatentDiversity", "DiffAugment", "SampleGrid", "NormClip", "Adam"} <= names
+    assert not {"Answer", "Network", "Reconstruction", "Regularizer", "SelfAttention"} & names
 
 
 def test_no_model_at_all(capsys):

@@ -8,6 +8,7 @@ import pytest
 
 import lit_gans
 import lit_gans.models
+from lit_gans.commands.listing import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted(
@@ -42,6 +43,8 @@ def lacking(name, module, root=ROOT, exported=lit_gans.__all__):
             re.search(rf"class_path: {name}\n", path.read_text("utf-8")) for path in configs
         ),
         "tests in tests/models/test_papers.py": bool(re.search(rf"\b{name}\b", text("tests/models/test_papers.py"))),
+        "a family in lit_gans/commands/listing.py": f'"{name}"' in text("lit_gans/commands/listing.py"),
+        "a page docs/models/, written by python -m benchmarks.model_pages": (root / f"docs/models/{stem}.md").is_file(),
         "an entry in MODELS of tests/support/toys.py": f'"{name}": {name}' in text("tests/support/toys.py"),
         "a row in README.md": bool(re.search(rf"^\|.*\b{name}\b.*\|", text("README.md"), re.MULTILINE)),
     }
@@ -54,8 +57,13 @@ def test_every_model_is_complete(name):
     assert not missing, f"{name} still needs " + "; ".join(missing)
 
 
-def test_the_six_papers_are_there():
-    assert {"CGAN", "DCGAN", "GAN", "SNGAN", "WGAN", "WGANGP"} <= set(MODELS)
+PAPERS = """GAN MinimaxGAN LSGAN HingeGAN RaGAN WGAN WGANGP WGANLP EBGAN BEGAN SNGAN DRAGAN R3GAN CGAN ACGAN
+ProjectionGAN ReACGAN InfoGAN SSGAN UnrolledGAN PacGAN DCGAN SAGAN BigGAN StyleGAN2"""
+
+
+def test_the_twenty_five_papers_are_there_each_in_one_family():
+    assert set(PAPERS.split()) <= set(MODELS)
+    assert sorted(name for names in FAMILIES.values() for name in names) == MODELS
 
 
 def test_public_names_resolve():
@@ -75,6 +83,8 @@ def half(tmp_path):
         "configs/lsgan/mnist.yaml": "model:\n  class_path: LSGAN\n",
         "tests/models/test_papers.py": "from lit_gans import LSGAN",
         "tests/support/toys.py": 'MODELS = {"LSGAN": LSGAN}',
+        "lit_gans/commands/listing.py": 'FAMILIES = {"divergences": ("LSGAN",)}',
+        "docs/models/lsgan.md": "# LSGAN",
         "README.md": "| `LSGAN` | Mao et al. 2017 |",
     }
     for name, text in files.items():
@@ -98,6 +108,8 @@ def test_a_whole_variant_lacks_nothing(half):
         ("configs/lsgan/mnist.yaml", None, "configs/lsgan/<dataset>.yaml"),
         ("tests/models/test_papers.py", "LSGAN", "tests in tests/models/test_papers.py"),
         ("tests/support/toys.py", "LSGAN", "an entry in MODELS of tests/support/toys.py"),
+        ("lit_gans/commands/listing.py", "LSGAN", "a family in lit_gans/commands/listing.py"),
+        ("docs/models/lsgan.md", None, "a page docs/models/, written by python -m benchmarks.model_pages"),
         ("README.md", "LSGAN", "a row in README.md"),
     ],
 )

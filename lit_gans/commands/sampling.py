@@ -43,17 +43,14 @@ def main(command: str, words: list[str]) -> None:
     with staged(output, directory=kind == "directory") as target:
         if kind == "directory":
             write_directory(target, batches, digits=len(str(arguments.n - 1)))
-        elif kind == ".npz":
-            samples = np.concatenate(list(batches))
-            made = "points" if samples.ndim == 2 else "images"
-            arrays = {made: samples}
-            if labels is not None:
-                arrays["labels"] = labels.numpy()
-            np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
         else:
             samples = np.concatenate(list(batches))
             made = "points" if samples.ndim == 2 else "images"
-            write_grid(target, samples)
+            if kind == ".npz":
+                arrays = {made: samples} | ({} if labels is None else {"labels": labels.numpy()})
+                np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
+            else:
+                write_grid(target, samples)
     print(f"{arguments.n} {made} of {type(model).__name__}, seed {arguments.seed} → {arguments.output}")
 
 

@@ -1,7 +1,9 @@
 """Small fully connected networks for points, on which collapse can be counted.
 
 L. Metz, B. Poole, D. Pfau and J. Sohl-Dickstein, "Unrolled Generative Adversarial Networks", ICLR 2017,
-arXiv:1611.02163.
+arXiv:1611.02163; the authors' notebook is at github.com/poolio/unrolled_gan.
+Z. Lin, A. Khetan, G. Fanti and S. Oh, "PacGAN: The Power of Two Samples in Generative Adversarial Networks", NeurIPS
+2018, arXiv:1712.04086; code at github.com/fjxmlzn/PacGAN.
 """
 
 from torch import Tensor, nn
@@ -14,11 +16,11 @@ from lit_gans.networks.mlp import hidden_layers
 class PointGenerator(Network):
     """Latents to points through fully connected layers (Metz et al. 2017, appendix A).
 
-    Two hidden layers of 128 ReLU units, latents of 256, and no non-linearity at the end: points have no range.
-    Conditional networks append an embedding of the label to the latents.
+    Two hidden layers of 128 ReLU units, and no non-linearity at the end: points have no range. Conditional networks
+    append an embedding of the label to the latents.
 
     Args:
-        latent_dim: Size of the latent vector (256 in Metz et al. 2017; PacGAN takes 2).
+        latent_dim: Size of the latent vector (256 in the notebook of Metz et al.; PacGAN takes 2).
         width: Units of each hidden layer (PacGAN: 400).
         depth: Number of hidden layers (PacGAN: 4).
         points: Coordinates of a point.
@@ -59,9 +61,10 @@ class PointGenerator(Network):
 
 
 class PointDiscriminator(Network):
-    """Points, alone or in packs, to logits through fully connected layers (Metz et al. 2017, appendix A).
+    """Points, alone or in packs, to logits through fully connected layers (Metz et al. 2017).
 
-    Two hidden layers of 128 ReLU units. Conditional networks append an embedding of the label to the coordinates.
+    Two hidden layers of 128 units, as in the authors' notebook, with the ReLU of the paper's appendix A. Conditional
+    networks append an embedding of the label to the coordinates.
 
     Args:
         width: Units of each hidden layer (PacGAN: 200).

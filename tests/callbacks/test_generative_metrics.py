@@ -411,3 +411,54 @@ def test_what_was_lent_is_taken_back_after_an_exception(tmp_path):
     with pytest.raises(RuntimeError, match="user code"):
         trainer(tmp_path, max_steps=4, callbacks=[metrics()]).fit(module, loader())
     assert not {"validation_step", "val_dataloader"} & vars(module).keys()
+
+
+# modes
+
+
+class Points(Foreign):
+    """Draws a point of the first two centres of the ring in turn, and two far ones."""
+
+    def sample(self, n):
+        return torch.tensor([[2.0, 0.0], [2**0.5, 2**0.5], [0.0, 0.0], [0.0, 0.0]]).repeat(n, 1)[:n]
+
+    def training_step(self, batch, batch_idx):
+        return self.layers(torch.zeros(len(batch[0]), 3)).mean()
+
+
+def test_modes_are_counted_without_extractor_or_real_images(tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_gans.callbacks.generative_metrics.load_extractor", pytest.fail)
+    monkeypatch.setattr("lit_gans.callbacks.generative_metrics.real_statistics", pytest.fail)
+    callback = GenerativeMetrics(["modes"], protocol=Protocol(fakes=100), every_n_steps=4)
+    best = ModelCheckpoint(tmp_path, monitor="val/reverse_kl")
+    fitting = trainer(tmp_path, max_steps=8, callbacks=[callback, best], enable_checkpointing=True)
+    fitting.fit(Points(), datamodule=ImageDataModule("ring", batch_size=8, limit=80))
+    expected = {"modes": 2, "high_quality": 0.5, "reverse_kl": torch.tensor(4.0).log().item()}
+    assert [step for step, _ in callback.history] == [4, 8]
+    assert callback.last == pytest.approx(expected)
+    logged = {key: float(value) for key, value in fitting.callback_metrics.items()}
+    assert logged == pytest.approx({f"val/{key}": value for key, value in expected.items()})
+    saved = torch.load(best.best_model_path, weights_only=True)["lit_gans_metrics"]
+    assert saved["protocol"]["modes"]["std"] == 0.02
+    assert saved["protocol"]["data"] == {"dataset": "ring", "split": "train", "limit": 80}
+
+
+@pytest.mark.parametrize(
+    ("names", "dataset", "told"),
+    [
+        (["modes"], "digits", "modes are counted where they are known"),
+        (["fd"], "ring", "fd look at images, and the data are points: ask for modes alone"),
+    ],
+)
+def test_modes_and_points_go_together(tmp_path, names, dataset, told):
+    callback = GenerativeMetrics(names, protocol=SMALL, every_n_steps=4)
+    with pytest.raises(ValueError, match=told):
+        trainer(tmp_path, callbacks=[callback]).fit(Points(), datamodule=ImageDataModule(dataset, batch_size=8))
+
+
+def test_a_wrong_direction_of_the_divergence_is_refused(tmp_path):
+    callbacks = [GenerativeMetrics(["modes"], every_n_steps=4), ModelCheckpoint(monitor="val/reverse_kl", mode="max")]
+    with pytest.raises(ValueError, match="monitors val/reverse_kl, of which mode='min' is the better"):
+        trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True).fit(
+            Points(), datamodule=ImageDataModule("ring", batch_size=8, limit=80)
+        )

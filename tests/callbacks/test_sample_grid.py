@@ -13,6 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 from lit_gans.callbacks import SampleGrid
+from lit_gans.callbacks.samples import scatter
+from lit_gans.data import ImageDataModule
 from lit_gans.functional import to_uint8
 from lit_gans.models import GAN
 
@@ -243,3 +245,58 @@ def test_a_wrong_shape_is_named():
 def test_wandb_is_not_imported():
     code = "import sys, lit_gans.callbacks; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# points
+
+RED = torch.tensor([214, 39, 40], dtype=torch.uint8).view(3, 1, 1)
+
+
+def spots(picture):
+    """Rows and columns of the red pixels."""
+    return (picture == RED).all(0).nonzero().tolist()
+
+
+def test_points_are_drawn_where_they_are():
+    data = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    picture = scatter(torch.tensor([[0.5, 0.0]]), data, size=120)  # 100 pixels from -1 to 1
+    assert spots(picture) == [[row, column] for row in (59, 60, 61) for column in (84, 85, 86)]
+    greys = {tuple(pixel) for pixel in picture.flatten(1).T.tolist()} - {(214, 39, 40), (255, 255, 255)}
+    assert greys == {(95, 95, 95), (175, 175, 175)}  # the square root of the density
+    ((row, column),) = (picture[0] == 95).nonzero().tolist()
+    assert (row, column) == (pytest.approx(10, abs=1), pytest.approx(110, abs=1))  # up is up
+
+
+def test_points_beyond_the_data_stay_in_sight():
+    data = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+    picture = scatter(torch.tensor([[50.0, 0.0], [float("nan"), 0.0], [0.0, float("inf")]]), data, size=120)
+    assert spots(picture) == [[row, column] for row in (59, 60, 61) for column in (118, 119)]
+
+
+@pytest.mark.parametrize("points", [torch.zeros(0, 2), torch.full((3, 2), float("nan")), torch.ones(4, 2)])
+def test_points_of_no_extent_make_a_picture_too(points):
+    assert scatter(points, size=32).shape == (3, 32, 32)
+
+
+class Points(Foreign):
+    def sample(self, n):
+        return self.net(torch.randn(n, 4))[:, :2]
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(torch.zeros(8, 4), batch_idx)
+
+
+def test_points_are_drawn_over_the_data_of_the_trainer(tmp_path):
+    module, callback = Points(), SampleGrid(n=9)
+    data = ImageDataModule("ring", batch_size=8, limit=80)
+    Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, logger=False, callbacks=[callback], max_steps=2,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    ).fit(module, datamodule=data)  # fmt: skip
+    (file,) = tmp_path.rglob("*.png")
+    picture = pil_to_tensor(Image.open(file))
+    assert picture.shape == (3, 512, 512)
+    assert len(spots(picture)) > 9
+    grey = (picture[0] == picture[1]) & (picture[0] < 255)
+    assert 8 <= grey.sum() <= 80
+    assert not ((callback.grid(module)[0] == callback.grid(module)[1]) & (callback.grid(module)[0] < 255)).any()

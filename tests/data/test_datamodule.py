@@ -331,6 +331,10 @@ def test_too_few_images_are_refused_in_setup(tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"limit": 0}, "limit must be at least 1, not 0"),
+        ({"dataset": "ring", "image_size": 8}, "ring holds points, no images: leave image_size out"),
+        ({"dataset": "grid", "channels": 3}, "grid holds points, no images: leave channels out"),
+        ({"dataset": "spiral", "flip": True}, "spiral holds points, no images: leave flip out"),
+        ({"dataset": "stacked_mnist", "channels": 1}, "leave channels out, or take mnist"),
     ],
 )
 def test_arguments_out_of_range(options, message):

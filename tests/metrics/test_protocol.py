@@ -26,6 +26,8 @@ def test_presets():
         "mimicry": ("train", 50_000, 50_000, "tf1", 3),
         "cleanfid": ("train", None, 50_000, "pil-bicubic", 1),
         "quick": ("train", None, 5_000, None, 1),
+        "modes_2500": ("train", None, 2_500, None, 1),
+        "modes_26k": ("train", None, 26_000, None, 1),
     }
     assert all(name == p.name for name, p in PROTOCOLS.items())
     assert PROTOCOLS["studiogan"].standing == 256
