@@ -74,7 +74,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence on a name that does not exist, with the nearest that do."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    if near:
+    if near := sorted(near, key=lambda other: sorted(other) != sorted(name)):  # letters that changed places first
         hint = f"did you mean {' or '.join(near)}?"
     else:
         hint = f"one of {', '.join(known)}" if len(known) < 20 else "see --help"

@@ -38,6 +38,9 @@ def main(command: str, words: list[str]) -> None:
         model = model.to(arguments.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {arguments.device}: {str(error).splitlines()[0]}") from error
+    codes = getattr(model, "code_width", None)
+    if codes and arguments.label is not None:
+        raise UserError(f"--class: {type(model).__name__} draws codes in the place of classes; leave it out")
     _, labels = model.draw_inputs(arguments.n, arguments.label, arguments.seed)
     batches, made = image_batches(model, labels, arguments), "images"
     with staged(output, directory=kind == "directory") as target:
@@ -47,7 +50,9 @@ def main(command: str, words: list[str]) -> None:
             samples = np.concatenate(list(batches))
             made = "points" if samples.ndim == 2 else "images"
             if kind == ".npz":
-                arrays = {made: samples} | ({} if labels is None else {"labels": labels.numpy()})
+                arrays = {made: samples}
+                if labels is not None:
+                    arrays["codes" if codes else "labels"] = labels.numpy()
                 np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
             else:
                 write_grid(target, samples)
@@ -62,6 +67,12 @@ def parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
     parser.add_argument("-o", "--output", default="samples.png", help="x.png, x.npz or a directory/ (samples.png)")
     parser.add_argument("--class", dest="label", type=int, metavar="K", help="all of class K, for conditional models")
+    parser.add_argument(
+        "--truncation",
+        type=float,
+        metavar="T",
+        help="less variety, more fidelity: bound of z (BigGAN), psi (StyleGAN2)",
+    )
     parser.add_argument("--batch-size", type=int, default=256, help="images made at a time (256)")
     parser.add_argument("--no-ema", dest="ema", action="store_false", help="the live generator, not its average")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (cpu)")
@@ -76,7 +87,12 @@ def image_batches(model: "GAN", labels: object, arguments: argparse.Namespace) -
     for start in range(0, arguments.n, arguments.batch_size):
         count = min(arguments.batch_size, arguments.n - start)
         y = None if labels is None else labels[start : start + count]  # type: ignore[index]
-        images = model.sample(count, y, arguments.seed, arguments.ema, arguments.batch_size, start)
+        try:
+            images = model.sample(
+                count, y, arguments.seed, arguments.ema, arguments.batch_size, start, arguments.truncation
+            )
+        except ValueError as error:
+            raise UserError(f"--truncation: {error}" if arguments.truncation is not None else str(error)) from error
         if images.shape[1:] == (2,):
             yield images.float().cpu().numpy()
             continue

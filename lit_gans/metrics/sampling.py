@@ -44,7 +44,7 @@ def model_sampler(module: Any, protocol: Protocol, seed: int, sample: Callable[[
         )
     options: dict[str, Any] = {}
     if protocol.truncation is not None:
-        if "truncation" not in inspect.signature(method).parameters:
+        if not getattr(module, "truncates", "truncation" in inspect.signature(method).parameters):
             raise ValueError(f"{type(module).__name__} knows no truncation, which the protocol sets")
         options["truncation"] = protocol.truncation
     if sample is None and hasattr(module, "draw_inputs"):

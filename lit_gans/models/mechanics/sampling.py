@@ -23,6 +23,7 @@ class SamplingModule(LightningModule):
     latent_dim: int
     num_classes: int | None
     seed: int | None
+    truncates = False  # whether ``sample`` takes a truncation
     seed_offset = 0  # raised to have other noise from here on, as after a rollback
     _rng: torch.Generator | None = None
 

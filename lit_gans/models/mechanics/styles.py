@@ -14,6 +14,7 @@ class StyleModule(SamplingModule):
     """A model that mixes styles while it learns, and truncates them when it is sampled from."""
 
     style_mixing: float
+    truncates = True
 
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images, while training some with the coarse styles of one latent and the fine ones of another.

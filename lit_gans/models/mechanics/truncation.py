@@ -13,6 +13,8 @@ __all__ = ("TruncatedModule", "truncated_normal")
 class TruncatedModule(SamplingModule):
     """A model that can be sampled from with truncated latents (Brock et al. 2019, arXiv:1809.11096, section 3.1)."""
 
+    truncates = True
+
     def render(self, network: nn.Module, z: Tensor, y: Tensor | None, truncation: float | None = None) -> Tensor:
         """Images of latents folded into [-truncation, truncation], which then are truncated normal."""
         return super().render(network, z if truncation is None else truncated_normal(z, truncation), y)
