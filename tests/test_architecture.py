@@ -107,12 +107,14 @@ def title(file):
     return (ast.get_docstring(FILES[file]) or "").partition(": ")[0]
 
 
+# an energy and its control, codes of two kinds, a loss and a space for it, a penalty for each player
+TWO_IDEAS = {"began", "infogan", "reacgan", "stylegan2"}
 PAPERS = [f for f in FILES if f.startswith("models/") and title(f).replace("-", "_").lower() == Path(f).stem]
 
 
 @pytest.mark.parametrize("file", PAPERS)
 def test_papers_are_short(file):
-    limit = 150 if file == "models/gan.py" else 80
+    limit = 150 if file == "models/gan.py" else 100 if Path(file).stem in TWO_IDEAS else 80
     lines = len((PACKAGE / file).read_text("utf-8").splitlines())
     assert lines <= limit, f"lit_gans/{file} has {lines} lines, {limit} are allowed: a mechanism is hiding in it"
 

@@ -34,6 +34,7 @@ class BEGAN(GAN):
     """
 
     k: Tensor
+    _real_loss: Tensor  # of the update of the discriminator before
 
     def __init__(
         self,

@@ -22,19 +22,17 @@ class StyleGAN2(StyleModule, GAN):
         L_D = L_D^{GAN} + \tfrac{γ}{2} E_{x} \|∇_x D(x)\|^2, \qquad
         L_G = -E_{z} \log D(G(z)) + γ_{pl} \, E_{w, \, y \sim N(0, I)} \left( \|J_w^T y\|_2 - a \right)^2
 
-    Its networks are ``networks.StyleGAN2Generator`` and ``networks.StyleGAN2Discriminator``. For a generator with
-    ``mapping`` and ``synthesis``, styles of two latents are mixed, paths are measured in w, and ``sample(n,
-    truncation=ψ)`` pulls w towards its mean; any other is taken as a function of z. Differs from the paper: none.
+    The styles of ``networks.StyleGAN2Generator`` are mixed, and pulled to their mean by ``sample(n, truncation=ψ)``; a
+    generator without ``mapping`` and ``synthesis`` is taken as a function of z. Differs from the paper: none.
 
     Args:
         r1_gamma: γ; 10 in appendix B. None: by resolution and batch, ``functional.gamma_for``.
-        r1_every: Discriminator updates between two evaluations of R1; 16, appendix B.
         pl_weight: γ_pl, 2 in the published code.
-        pl_every: Generator updates between two evaluations of the path length; 8, appendix B.
+        r1_every, pl_every: Updates of the player between two evaluations of its penalty; 16 and 8, appendix B.
         style_mixing: Share of images made of the styles of two latents; 0.9, appendix B.
         latent_dim: 512, appendix B.
-        g_lr, d_lr: 0.002, appendix B; both are scaled for the lazy penalties, by k / (k + 1) with k = ``every``.
-        betas: Of Adam, 0 and 0.99, appendix B; raised to the same power.
+        g_lr, d_lr: 0.002, appendix B; scaled by k / (k + 1) for a penalty at every k-th update.
+        betas: Of Adam, 0 and 0.99, appendix B; raised to that power, even where the penalty's weight is 0.
         ema_kimg: Half-life of the averaged generator; 10, appendix B. Unless ``ema_decay`` is given.
         **kwargs: As of GAN.
     """
@@ -61,8 +59,8 @@ class StyleGAN2(StyleModule, GAN):
         at_least(1, r1_every=r1_every, pl_every=pl_every)
         not_negative(r1_gamma=r1_gamma or 0.0, pl_weight=pl_weight, style_mixing=style_mixing)
         kwargs |= {"latent_dim": latent_dim, "g_lr": g_lr, "d_lr": d_lr, "betas": betas}
-        ema_kimg = ema_kimg if kwargs.get("ema_decay") is None else None
-        super().__init__(generator, discriminator, ema_kimg=ema_kimg, **kwargs)
+        kwargs["ema_kimg"] = ema_kimg if kwargs.get("ema_decay") is None else None
+        super().__init__(generator, discriminator, **kwargs)
         self.ratios = (r1_every / (r1_every + 1), pl_every / (pl_every + 1))
         self.lrs = (d_lr * self.ratios[0], g_lr * self.ratios[1])
         self.r1_gamma, self.r1_every, self.pl_weight, self.pl_every = r1_gamma, r1_every, pl_weight, pl_every
@@ -76,8 +74,7 @@ class StyleGAN2(StyleModule, GAN):
         terms = super().discriminator_loss(real, fake, y, y_fake)
         if scale := self.lazy(self.r1_every):
             gamma = gamma_for(real, self.batch_images) if self.r1_gamma is None else self.r1_gamma
-            r1 = input_gradient_norm(self.discriminate, real, y).square().mean() / 2
-            terms["r1"] = scale * gamma * r1
+            terms["r1"] = scale * gamma / 2 * input_gradient_norm(self.discriminate, real, y).square().mean()
         return terms
 
     def generator_loss(
@@ -90,8 +87,7 @@ class StyleGAN2(StyleModule, GAN):
             z = self.draw_latents(n, self.rng)
             lengths = path_lengths(self.generator, z, None if y is None else y[:n], self.rng)
             mean = self.mean_length.lerp(self.mean_of_ranks(lengths.mean()), 0.01)
-            if self.turn is not None:
-                self.mean_length.copy_(mean)
+            self.mean_length.copy_(self.mean_length if self.turn is None else mean)
             terms["path_length"] = scale * self.pl_weight * (lengths - mean).square().mean()
         return terms
 
