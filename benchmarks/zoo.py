@@ -80,13 +80,14 @@ def classes_of(variant: str) -> dict[str, Any]:
 
 
 def points(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """Three hidden layers of 128 for points."""
+    """Three hidden layers of 128 for points, batch norm in the generator."""
     codes = 4 if variant == "InfoGAN" else 0
-    generator = networks.PointGenerator(latent_dim=256 + codes)
+    generator = networks.PointGenerator(latent_dim=16 + codes, depth=3, norm="batch")
     if variant in ("EBGAN", "BEGAN"):
-        return generator, networks.PointAutoencoder()
+        return generator, networks.PointAutoencoder(depth=3)
     head = {"head": 6} if variant == "InfoGAN" else {}
-    return generator, networks.PointDiscriminator(pack=recipe.get("pack", 2 if variant == "PacGAN" else 1), **head)
+    pack = recipe.get("pack", 2 if variant == "PacGAN" else 1)
+    return generator, networks.PointDiscriminator(depth=3, pack=pack, **head)
 
 
 def mlps(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
@@ -123,37 +124,42 @@ ONE = {"n_critic": 1}  # at equal steps five updates of the critic for one would
 DIGITS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("WGANGP", "WGANLP", "SNGAN", "ProjectionGAN", "BigGAN"), ONE),
     "WGAN": ONE | {"clip": 0.05},
-    "SAGAN": {"d_lr": 1e-3},
+    "DRAGAN": {"gp_weight": 1.0},
     "R3GAN": {"gamma": 1.0},
     "EBGAN": {"margin": 0.5},
+    "BEGAN": {"gamma": 0.7, "k_lr": 0.01},
+    "UnrolledGAN": {"unroll_lr": 0.01},
+    "StyleGAN2": {"r1_gamma": 1.0, "r1_every": 4, "pl_weight": 0.0},
 }
 POINTS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("WGANGP", "WGANLP", "SNGAN", "BigGAN"), ONE),
+    **dict.fromkeys(("SNGAN", "BigGAN"), ONE),
+    **dict.fromkeys(("WGANGP", "WGANLP"), ONE | {"gp_weight": 1.0}),
     "WGAN": ONE | {"clip": 0.1},
-    "R3GAN": {"gamma": 1.0},
-    "EBGAN": {"margin": 1.0},
-    "StyleGAN2": {"r1_gamma": 1.0, "r1_every": 4, "pl_weight": 0.0},
+    "DRAGAN": {"gp_weight": 1.0},
+    "R3GAN": {"gamma": 0.1},
+    "UnrolledGAN": {"steps": 3, "unroll_lr": 0.01},
+    "StyleGAN2": {"r1_gamma": 0.1, "r1_every": 4, "pl_weight": 0.0},
 }
 SUITES = {
     **{
         name: Suite(
             UNCONDITIONAL,
-            5_000,
+            8_000,
             ("modes",),
             "modes",
             points,
-            {"dataset": name, "batch_size": 256},
+            {"dataset": name, "batch_size": 128},
             2_560,
-            f"{about}; MLPs of the literature, batches of 256",
+            f"{about}; MLPs of three hidden layers of 128, batch norm in the generator; batches of 128",
             higher=True,
             recipes=POINTS,
-            common={"latent_dim": 256, "ema_decay": None, "g_lr": 1e-3, "d_lr": 1e-3},
+            common={"latent_dim": 16, "ema_decay": None, "g_lr": 1e-3, "d_lr": 1e-3},
         )
         for name, about in {"ring": "8 Gaussians on a ring", "grid": "25 Gaussians on a grid"}.items()
     },
     "digits": Suite(
         ALL,
-        4_000,
+        8_000,
         ("fd", "classes"),
         "fd_digits",
         mlps,
@@ -161,7 +167,7 @@ SUITES = {
         2_000,
         "scikit-learn's digits, 8×8; MLPs of two hidden layers of 128, batches of 64",
         recipes=DIGITS,
-        common={"latent_dim": 32, "ema_decay": 0.999, "g_lr": 5e-4, "d_lr": 5e-4},
+        common={"latent_dim": 32, "ema_decay": 0.999, "g_lr": 1e-3, "d_lr": 1e-3},
     ),
     "mnist": Suite(
         ["GAN", "LSGAN", "HingeGAN", "WGANGP", "DRAGAN", "RaGAN", "R3GAN", "SNGAN", "PacGAN", "CGAN", "ACGAN"],

@@ -1,5 +1,6 @@
 """Small networks, data and trainers that know nothing of lit_gans, and one instance of each of its models."""
 
+import pytest
 import torch
 from lightning import Trainer
 from torch import nn
@@ -61,6 +62,8 @@ MODELS = {
     "ReACGAN": ReACGAN,
 }
 LATENT, SIDE, CLASSES = 8, 6, 3
+WIDE = ("GAN", "DCGAN", "WGAN", "WGANGP", "SNGAN", "CGAN", "BEGAN", "InfoGAN", "StyleGAN2")  # no two work alike
+SOME = [name if name in WIDE else pytest.param(name, marks=pytest.mark.exhaustive) for name in MODELS]  # by default
 THETA, PSI = 0.7, -1.3  # of Dirac-GAN
 CONDITIONAL = ("ACGAN", "CGAN", "ProjectionGAN", "ReACGAN")  # models of labels
 SEEING = ("CGAN", "ProjectionGAN")  # whose discriminators are given them
