@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lit_gans.networks.layers import Answer, Network, check_labels, count_doublings
+from lit_gans.networks.layers import Network, check_labels, count_doublings
 from lit_gans.networks.resnet import DownBlock
-from lit_gans.networks.sagan import SelfAttention, place_attention
+from lit_gans.networks.sagan import ProjectionDiscriminator, SelfAttention, place_attention
 
 # The generator's multiples of ``width`` at 4x4 and after each block, by image size.
 _GENERATOR_WIDTHS = {
@@ -182,7 +182,7 @@ class BigGANGenerator(Network):
         return images
 
 
-class BigGANDiscriminator(Network):
+class BigGANDiscriminator(ProjectionDiscriminator):
     """Images to logits through residual blocks, the features summed over all pixels.
 
     Channels are the multiples of ``width`` of appendix B's tables, chosen for other sizes as in ``BigGANGenerator``.
@@ -233,16 +233,3 @@ class BigGANDiscriminator(Network):
             self.attention = SelfAttention(widths[self.attention_at])
         self.second_head = nn.Linear(widths[-1], head) if head else None
         initialise_orthogonally(self)
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
-        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
-        check_labels(y, self.num_classes)
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index == self.attention_at:
-                x = self.attention(x)
-        features = x.relu().sum((2, 3))
-        logits: Tensor = self.head(features).squeeze(1)
-        if y is not None:
-            logits = logits + (self.label(y) * features).sum(1)
-        return logits if self.second_head is None else Answer(logits, self.second_head(features))

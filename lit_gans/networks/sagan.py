@@ -138,7 +138,32 @@ class SAGANGenerator(Network):
         return images
 
 
-class SAGANDiscriminator(Network):
+class ProjectionDiscriminator(Network):
+    """What SAGAN's and BigGAN's discriminators do with their blocks; each builds its own."""
+
+    num_classes: int | None
+    attention_at: int | None
+    blocks: nn.ModuleList
+    attention: nn.Module
+    head: nn.Linear
+    label: nn.Embedding
+    second_head: nn.Linear | None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
+        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
+        check_labels(y, self.num_classes)
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index == self.attention_at:
+                x = self.attention(x)
+        features = x.relu().sum((2, 3))
+        logits: Tensor = self.head(features).squeeze(1)
+        if y is not None:
+            logits = logits + (self.label(y) * features).sum(1)
+        return logits if self.second_head is None else Answer(logits, self.second_head(features))
+
+
+class SAGANDiscriminator(ProjectionDiscriminator):
     """Images to logits through residual blocks, with self-attention at one size.
 
     The blocks halve the size down to 4x4, the first to ``width`` channels, each after it to twice as many, at most
@@ -191,16 +216,3 @@ class SAGANDiscriminator(Network):
         if self.attention_at is not None:
             self.attention = SelfAttention(widths[self.attention_at])
         self.second_head = xavier(nn.Linear(widths[-1], head)) if head else None
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
-        """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
-        check_labels(y, self.num_classes)
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index == self.attention_at:
-                x = self.attention(x)
-        features = x.relu().sum((2, 3))
-        logits: Tensor = self.head(features).squeeze(1)
-        if y is not None:
-            logits = logits + (self.label(y) * features).sum(1)
-        return logits if self.second_head is None else Answer(logits, self.second_head(features))
