@@ -128,7 +128,7 @@ DIGITS: dict[str, dict[str, Any]] = {
     "R3GAN": {"gamma": 1.0},
     "EBGAN": {"margin": 0.5},
     "BEGAN": {"gamma": 0.7, "k_lr": 0.01},
-    "UnrolledGAN": {"unroll_lr": 0.01},
+    "UnrolledGAN": {"steps": 3},
     "StyleGAN2": {"r1_gamma": 1.0, "r1_every": 4, "pl_weight": 0.0},
 }
 POINTS: dict[str, dict[str, Any]] = {
@@ -137,7 +137,7 @@ POINTS: dict[str, dict[str, Any]] = {
     "WGAN": ONE | {"clip": 0.1},
     "DRAGAN": {"gp_weight": 1.0},
     "R3GAN": {"gamma": 0.1},
-    "UnrolledGAN": {"steps": 3, "unroll_lr": 0.01},
+    "UnrolledGAN": {"steps": 3},
     "StyleGAN2": {"r1_gamma": 0.1, "r1_every": 4, "pl_weight": 0.0},
 }
 SUITES = {

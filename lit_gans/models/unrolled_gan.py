@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import not_negative
-from lit_gans.models.mechanics.joint import mean_gradient
+from lit_gans.models.mechanics.unrolling import Moments, adam_moments, adam_step
 
 __all__ = ("UnrolledGAN",)
 
@@ -17,23 +17,19 @@ class UnrolledGAN(GAN):
     r"""The GAN whose generator plays against the discriminator of k steps ahead, and is differentiated through them.
 
     .. math::
-        θ_D^{i+1} = θ_D^i - η \, ∇_{θ_D} L_D(θ_G, θ_D^i), \qquad L_G = -E_{z} \log D(G(z); θ_D^k)
+        θ_D^{i+1} = θ_D^i - \text{Adam}(∇_{θ_D} L_D(θ_G, θ_D^i)), \qquad L_G = -L_D(θ_G, θ_D^k)
 
-    with :math:`L_D` GAN's loss of the discriminator.
-    k = 0 is GAN. The steps ahead are taken on the batch of the generator's update, and forgotten.
-
-    Differs from the paper: the steps ahead are those of gradient descent, equation 7, with a rate of their own; the
-    published code takes steps of Adam.
+    with :math:`L_D` GAN's loss of the discriminator. The steps ahead are those of the discriminator's Adam on the batch
+    of the generator's update, and are forgotten. k = 0 is the game of equation 1, MinimaxGAN. Differs from the paper:
+    none; equation 7 writes gradient descent, the experiments take Adam's steps.
 
     Args:
         steps: k; 5 and 10 in section 3.
-        unroll_lr: η.
         g_lr, d_lr: 1e-3 and 1e-4, appendix A.
-        **kwargs: As of GAN.
+        **kwargs: As of GAN; without ``d_optimizer``, whose steps could not be differentiated.
     """
 
-    double_backward = True
-    couples_samples = True  # a batch in parts would look ahead on each part
+    double_backward = couples_samples = True  # a batch in parts would look ahead on each part
     _ahead: dict[str, Tensor] | None = None
 
     def __init__(
@@ -41,38 +37,40 @@ class UnrolledGAN(GAN):
         generator: nn.Module,
         discriminator: nn.Module,
         steps: int = 5,
-        unroll_lr: float = 0.1,
         g_lr: float = 1e-3,
         d_lr: float = 1e-4,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("d_optimizer") is not None:
+            raise ValueError("UnrolledGAN is differentiated through the steps of its own Adam: leave d_optimizer out")
         super().__init__(generator, discriminator, g_lr=g_lr, d_lr=d_lr, **kwargs)
-        not_negative(steps=steps, unroll_lr=unroll_lr)
-        self.steps, self.unroll_lr = steps, unroll_lr
+        not_negative(steps=steps)
+        self.steps = steps
 
     def generator_loss(
         self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Equations 7 to 10, with GAN's loss of the generator."""
+        """Equations 7 to 10: what the discriminator of k steps ahead loses, the generator wins."""
+        moments = adam_moments(self)
         try:
             for _ in range(self.steps):
-                self.look_ahead(real, fake, y, y_fake)
-            return super().generator_loss(real, fake, y, y_fake)
+                moments = self.look_ahead(moments, real, fake, y, y_fake)
+            return {name: -term for name, term in self.discriminator_loss(real, fake, y, y_fake).items()}
         finally:
             self._ahead = None
 
-    def look_ahead(self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None) -> None:
-        """Move the discriminator that ``discriminate`` asks by one step, with a graph back to ``fake``."""
+    def look_ahead(self, moments: Moments, *batch: Tensor | None) -> Moments:
+        """Move the discriminator that ``discriminate`` asks by one step, with a graph back to the generated images."""
         if self._ahead is None:
             self._ahead = {name: p.detach().requires_grad_() for name, p in self.discriminator.named_parameters()}
             self._ahead |= {name: buffer.clone() for name, buffer in self.discriminator.named_buffers()}
         moving = {name: value for name, value in self._ahead.items() if value.requires_grad}
         with torch.enable_grad():
-            loss = torch.stack(list(self.discriminator_loss(real, fake, y, y_fake).values())).sum()
+            loss = torch.stack(list(self.discriminator_loss(*batch).values())).sum()  # type: ignore[arg-type]
             gradients = torch.autograd.grad(loss, list(moving.values()), create_graph=True)
-        for (name, value), gradient in zip(moving.items(), gradients, strict=True):
-            share = gradient if self.turn is None else mean_gradient(gradient)
-            self._ahead[name] = value - self.unroll_lr * share
+        moved, moments = adam_step(list(moving.values()), [self.joint_mean(g) for g in gradients], moments)
+        self._ahead |= zip(moving, moved, strict=True)
+        return moments
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
         """What the discriminator returns after ``augment``; that of steps ahead within the generator's loss."""

@@ -168,7 +168,7 @@ def test_pacgans_discriminator_sees_m_samples():
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_unrolled_gradient_goes_through_the_steps_ahead(steps):
-    model = build("UnrolledGAN", steps=steps, unroll_lr=0.5).double()
+    model = build("UnrolledGAN", steps=steps, d_lr=0.05).double()
     real, fake = images(4).double(), images(4, seed=2).double().requires_grad_()
 
     def loss(x):

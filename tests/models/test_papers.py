@@ -151,7 +151,7 @@ HINGE_FIELD = (1 + 1 + PSI * THETA, THETA, -PSI * THETA, -PSI)  # 1 - 0 and 1 + 
                 -sigmoid(-PSI * THETA) * PSI,
             ),
         ),
-        (UnrolledGAN, {"steps": 0}, GAN_FIELD),
+        (UnrolledGAN, {"steps": 0}, (*GAN_FIELD[:2], -GAN_FIELD[0], -sigmoid(PSI * THETA) * PSI)),
         (
             StyleGAN2,
             {"pl_weight": 0.0, "r1_gamma": 0.3},

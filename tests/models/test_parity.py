@@ -158,15 +158,20 @@ def unrolled_gan(d, g, step):
     if g is None:
         return gan(d, g, step)
     weights = {name: p.detach().clone().requires_grad_() for name, p in d.named_parameters()}
+    states = [step.d_opt.state[p] for p in d.parameters()]
+    m, v = [s["exp_avg"].clone() for s in states], [s["exp_avg_sq"].clone() for s in states]
 
     def ahead(x):
         return torch.func.functional_call(d, weights, (x,))
 
-    for _ in range(5):
+    for count in range(int(states[0]["step"]) + 1, int(states[0]["step"]) + 6):
         loss = ones_and_zeros(ahead(step.real), ahead(step.fake))
         gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-        weights = {name: w - 0.1 * g for (name, w), g in zip(weights.items(), gradients, strict=True)}
-    return taken_for_real(ahead(step.fake))
+        for i, (name, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            m[i], v[i] = 0.5 * m[i] + 0.5 * gradient, 0.999 * v[i] + 0.001 * gradient**2
+            root = torch.sqrt((v[i] + 1e-16) / (1 - 0.999**count)) + 1e-8  # the root of 0 has no derivative
+            weights[name] = weights[name] - 1e-4 * m[i] / (1 - 0.5**count) / root
+    return -ones_and_zeros(ahead(step.real), ahead(step.fake))
 
 
 def acgan(d, g, step):
@@ -276,6 +281,7 @@ def plain_loop(name, generator, discriminator, inputs, drawn, n_critic):
         d_opt, g_opt = torch.optim.Adam(d, d_lr, betas[0]), torch.optim.Adam(g, g_lr, betas[1])
     batches = [batch for _ in range(9) for batch in loader()][:STEPS]
     inputs, step = iter(inputs), Step(iter(drawn), {})
+    step.d_opt = d_opt
     for count, (real, y) in enumerate(batches):
         step.real, step.y, step.count = real, y, count
         z, *step.y_fake = next(inputs)

@@ -25,7 +25,7 @@ from lit_gans.models.mechanics.compilation import (
     compiled_input_gradient,
     lay_out_channels_last,
 )
-from lit_gans.models.mechanics.joint import joint_batch
+from lit_gans.models.mechanics.joint import joint_batch, mean_gradient
 from lit_gans.models.mechanics.modes import frozen
 from lit_gans.plugins import use_safe_io
 from lit_gans.regularizers.base import Regularizer
@@ -330,6 +330,10 @@ class TwoPlayerModule(CheckpointModule):
     def joint(self, x: Tensor) -> Tensor:
         """The rows of all processes while training, for losses that compare the samples of a batch."""
         return x if self.turn is None else joint_batch(x)
+
+    def joint_mean(self, gradient: Tensor) -> Tensor:
+        """The mean over processes, while training, of a gradient that is itself differentiated."""
+        return gradient if self.turn is None else mean_gradient(gradient)
 
     def mean_of_ranks(self, value: Tensor) -> Tensor:
         """A detached value's mean over all processes; itself in one."""
