@@ -30,7 +30,7 @@ from lit_gans.models.mechanics.base import TwoPlayerModule
 ROOT = Path(__file__).parents[1]
 MODELS = [name for names in FAMILIES.values() for name in names]
 DEFAULTS = "test_every_model_has_its_papers_defaults"
-SUITES = ("toy", "digits", "mnist")
+SUITES = ("ring", "grid", "digits", "mnist", "limited", "stacked")
 WHEN = {
     "GAN": "As the first thing to try on small data, and as the measure of all others.",
     "MinimaxGAN": "To study the game, above all how the generator's gradient vanishes; never to draw images.",

@@ -37,7 +37,7 @@ class DiffAugment(Augmentation):
 
     def __init__(self, policy: Sequence[Policy] = ("color", "translation", "cutout")) -> None:
         super().__init__()
-        self.policy: tuple[str, ...] = (policy,) if isinstance(policy, str) else tuple(policy)
+        self.policy: tuple[str, ...] = tuple(policy.split(",") if isinstance(policy, str) else policy)
         self.init_args = {"policy": list(self.policy)}
         for name in self.policy:
             if name not in _TRANSFORMATIONS:

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_gans.functional import logits_of
 from lit_gans.models.gan import GAN, Closure
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.mechanics.base import Player
+from lit_gans.models.mechanics.checks import reconstruction
 
 __all__ = ("BEGAN",)
 
@@ -33,6 +33,7 @@ class BEGAN(GAN):
         **kwargs: As of GAN.
     """
 
+    tells_by_sign = False
     k: Tensor
     _real_loss: Tensor  # of the update of the discriminator before
 
@@ -73,7 +74,7 @@ class BEGAN(GAN):
         """Equation 1: reconstruction losses (N,), the mean over pixels."""
         x = x if self.augment is None else self.augment(x)
         answer = self.discriminator(x) if y is None else self.discriminator(x, y)
-        return (logits_of(answer) - x).abs().flatten(1).mean(1)
+        return (reconstruction(self, answer, x)[0] - x).abs().flatten(1).mean(1)
 
     def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
         """After the generator's update, section 3.4, third line, with the losses of all processes."""

@@ -27,6 +27,8 @@ class CGAN(GAN):
         **kwargs: As of GAN.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         generator: nn.Module,

@@ -30,7 +30,7 @@ class DRAGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward = True
+    double_backward, slope_target = True, 1.0
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import not_negative
+from lit_gans.models.mechanics.checks import reconstruction
 
 __all__ = ("EBGAN", "pulling_away")
 
@@ -24,12 +25,12 @@ class EBGAN(GAN):
     Differs from the paper: the energy is the mean over pixels, so that the margin does not depend on their number.
 
     Args:
-        margin: m, the energy beyond which generated samples are left alone.
+        margin: m, the energy beyond which generated samples are left alone; with this energy a number of our own.
         pt_weight: w of the pulling-away term, 0.1 in section 2.4 (EBGAN-PT); 0 leaves it out.
         **kwargs: As of GAN.
     """
 
-    couples_samples = True  # by the pulling-away term
+    tells_by_sign, couples_samples = False, True  # coupled by the pulling-away term
 
     def __init__(
         self,
@@ -64,16 +65,14 @@ class EBGAN(GAN):
     def energy(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energies (N,) and codes (N, code_dim) of images, after ``augment``."""
         x = x if self.augment is None else self.augment(x)
-        image, code = self.discriminator(x) if y is None else self.discriminator(x, y)
+        image, code = reconstruction(self, self.discriminator(x) if y is None else self.discriminator(x, y), x)
         return (image - x).square().flatten(1).mean(1), code.flatten(1)
 
 
 def pulling_away(code: Tensor, everyone: Tensor) -> Tensor:
     """Section 2.4, equation 4: mean squared cosine between different samples.
 
-    Args:
-        code: Codes (N, D) of this process.
-        everyone: Codes of all processes, ``code`` in one; the mean of the term over processes is that of all codes.
+    ``code`` (N, D) is of this process, ``everyone`` of all, whose term is the mean of this one over processes.
     """
     unit, units = F.normalize(code.float(), dim=1), F.normalize(everyone.float(), dim=1)
     with_itself = unit.square().sum(1).square().sum()

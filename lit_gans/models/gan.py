@@ -103,7 +103,7 @@ class GAN(TwoPlayerModule):
         for penalty in self.regularizers:
             if penalty.player == player and (scale := self.lazy(penalty.every)):
                 if penalty.name in terms:
-                    raise ValueError(f"two loss terms are called {penalty.name!r}: give one regularizer another name")
+                    raise ValueError(f"two loss terms are called {penalty.name!r}: leave the add-on out")
                 value = penalty(self, real, fake, y) if y_fake is y else penalty(self, real, fake, y, y_fake)
                 terms[penalty.name] = scale * penalty.weight_of(self, real) * value
         return terms

@@ -27,6 +27,8 @@ class LSGAN(GAN):
         **kwargs: As of GAN.
     """
 
+    tells_by_sign = False
+
     def __init__(
         self,
         generator: nn.Module,

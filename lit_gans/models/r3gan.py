@@ -31,7 +31,7 @@ class R3GAN(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward = True
+    double_backward, tells_by_sign, slope_target = True, False, 0.0
 
     def __init__(
         self,

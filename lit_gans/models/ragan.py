@@ -20,6 +20,7 @@ class RaGAN(GAN):
     Differs from the paper: none.
     """
 
+    tells_by_sign = False
     couples_samples = True
 
     def discriminator_loss(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.models.mechanics.arguments import not_negative
+from lit_gans.models.mechanics.codes import WithProxies
 from lit_gans.models.mechanics.spectral import normalise_spectrally
 
 __all__ = ("ReACGAN", "d2d_cross_entropy")
@@ -51,10 +52,10 @@ class ReACGAN(HingeGAN):
         **kwargs: Any,
     ) -> None:
         not_negative(weight=weight, margin=margin, temperature=temperature)
-        discriminator.proxies = nn.Embedding(num_classes, embed_dim)
-        for network in (generator, discriminator):
+        with_proxies = WithProxies(discriminator, num_classes, embed_dim)
+        for network in (generator, with_proxies):
             normalise_spectrally(network)
-        super().__init__(generator, discriminator, num_classes=num_classes, betas=betas, **kwargs)
+        super().__init__(generator, with_proxies, num_classes=num_classes, betas=betas, **kwargs)
         self.embed_dim, self.weight, self.margin, self.temperature = embed_dim, weight, margin, temperature
 
     @property

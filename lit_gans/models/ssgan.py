@@ -70,6 +70,9 @@ class SSGAN(SNGAN):
 
     def rotation_loss(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Cross entropy of the angle of square images (N, C, S, S), each rotated by its own."""
+        if x.ndim != 4 or x.shape[2] != x.shape[3]:
+            raise ValueError(f"SSGAN rotates square images (N, C, S, S), got {tuple(x.shape)}")
         turns = torch.randint(4, (len(x),), generator=self.rng, device=x.device)
-        rotated = torch.stack([x, *(x.rot90(k, (2, 3)) for k in (1, 2, 3))])[turns, torch.arange(len(x))]
+        every = torch.arange(len(x), device=x.device)
+        rotated = torch.stack([x, *(x.rot90(k, (2, 3)) for k in (1, 2, 3))])[turns, every]
         return F.cross_entropy(self.discriminate(rotated, y)[1], turns)

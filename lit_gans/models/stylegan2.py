@@ -23,21 +23,21 @@ class StyleGAN2(StyleModule, GAN):
         L_G = -E_{z} \log D(G(z)) + γ_{pl} \, E_{w, \, y \sim N(0, I)} \left( \|J_w^T y\|_2 - a \right)^2
 
     The styles of ``networks.StyleGAN2Generator`` are mixed, and pulled to their mean by ``sample(n, truncation=ψ)``; a
-    generator without ``mapping`` and ``synthesis`` is taken as a function of z. Differs from the paper: none.
+    generator without ``mapping`` and ``synthesis`` is taken as a function of z. Differs from the paper: γ by rule;
+    styles are mixed in each image by itself, and not where path lengths are measured.
 
     Args:
         r1_gamma: γ; 10 in appendix B. None: by resolution and batch, ``functional.gamma_for``.
         pl_weight: γ_pl, 2 in the published code.
         r1_every, pl_every: Updates of the player between two evaluations of its penalty; 16 and 8, appendix B.
-        style_mixing: Share of images made of the styles of two latents; 0.9, appendix B.
-        latent_dim: 512, appendix B.
+        style_mixing: Share of images made of the styles of two latents; 0.9, as latent_dim 512, appendix B.
         g_lr, d_lr: 0.002, appendix B; scaled by k / (k + 1) for a penalty at every k-th update.
         betas: Of Adam, 0 and 0.99, appendix B; raised to that power, even where the penalty's weight is 0.
         ema_kimg: Half-life of the averaged generator; 10, appendix B. Unless ``ema_decay`` is given.
         **kwargs: As of GAN.
     """
 
-    double_backward = True
+    double_backward, couples_samples, slope_target = True, True, 0.0  # coupled by the mean of path lengths
     mean_length: Tensor
 
     def __init__(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lit_gans.models.gan import GAN
-from lit_gans.models.mechanics.arguments import not_negative
+from lit_gans.models.mechanics.arguments import at_least
 from lit_gans.models.mechanics.unrolling import Moments, adam_moments, adam_step
 
 __all__ = ("UnrolledGAN",)
@@ -44,7 +44,7 @@ class UnrolledGAN(GAN):
         if kwargs.get("d_optimizer") is not None:
             raise ValueError("UnrolledGAN is differentiated through the steps of its own Adam: leave d_optimizer out")
         super().__init__(generator, discriminator, g_lr=g_lr, d_lr=d_lr, **kwargs)
-        not_negative(steps=steps)
+        at_least(0, steps=steps)
         self.steps = steps
 
     def generator_loss(

@@ -29,6 +29,8 @@ class WGAN(GAN):
         **kwargs: As of GAN.
     """
 
+    tells_by_sign = False
+
     def __init__(
         self,
         generator: nn.Module,

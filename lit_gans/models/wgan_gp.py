@@ -32,7 +32,8 @@ class WGANGP(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward = True
+    double_backward, tells_by_sign = True, False
+    slope_target: float | None = 1.0
 
     def __init__(
         self,

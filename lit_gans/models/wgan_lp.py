@@ -21,6 +21,8 @@ class WGANLP(WGANGP):
     WGANGP.
     """
 
+    slope_target = None  # flatter is well, too
+
     def discriminator_loss(
         self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
     ) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ class Regularizer(nn.Module):
     player: Literal["discriminator", "generator"] = "discriminator"
     name = "regularizer"
     double_backward = True  # whether it differentiates through a network's gradient (no compiled kernels then)
+    couples_samples = False  # whether it is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which it holds the discriminator
     init_args: dict[str, Any]  # what it was built with, as checkpoints keep it
 
@@ -39,7 +40,7 @@ class Regularizer(nn.Module):
 
     def __init__(self, weight: float, every: int = 1) -> None:
         super().__init__()
-        if every < 1 or not isinstance(every, int):
+        if not isinstance(every, int) or every < 1:
             raise ValueError(f"{type(self).__name__}: every must be at least 1, a whole number, got {every}")
         if weight < 0:
             raise ValueError(f"{type(self).__name__}: weight must not be negative, got {weight}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_gans.functional import logits_of
 from lit_gans.regularizers.base import Regularizer
@@ -20,7 +20,12 @@ def flip_and_shift(x: Tensor, pixels: int = 4) -> Tensor:
     """Mirror each image with probability 1/2 and move it by up to so many pixels, its border repeated.
 
     The augmentation that both papers use on small images; images are (N, C, H, W), noise is from the global generator.
+
+    Raises:
+        ValueError: for what is no image.
     """
+    if x.ndim != 4:
+        raise ValueError(f"flip_and_shift moves images (N, C, H, W), got {tuple(x.shape)}: give Consistency an augment")
     n, height, width = len(x), x.shape[2], x.shape[3]
     down, right = (torch.randint(-pixels, pixels + 1, (n, 1), device=x.device) for _ in range(2))
     rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)
@@ -45,7 +50,7 @@ class Consistency(Regularizer):
         latent: λ_z, weight of neighbouring latents relative to λ; in ICR 2 (its λ_dis is 20 where λ is 10).
         sigma: σ, 0.05 in section 4 of ICR's paper.
         real: Weight of real images relative to λ; 0 for zCR.
-        augment: T; None: mirrored and shifted by up to 4 pixels.
+        augment: T; None: mirrored and shifted by up to 4 pixels. The model's own ``augment`` comes on top, drawn anew.
         every: Updates between two evaluations; the penalty is scaled by it.
 
     Raises:
@@ -61,7 +66,7 @@ class Consistency(Regularizer):
         latent: float = 0.0,
         sigma: float = 0.05,
         real: float = 1.0,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: nn.Module | Callable[[Tensor], Tensor] | None = None,
         every: int = 1,
     ) -> None:
         super().__init__(weight, every)
@@ -108,6 +113,8 @@ class LatentDiversity(Regularizer):
 
     def __init__(self, weight: float = 0.5, sigma: float = 0.05, every: int = 1) -> None:
         super().__init__(weight, every)
+        if sigma < 0:
+            raise ValueError(f"LatentDiversity: sigma must not be negative, got {sigma}")
         self.sigma = sigma
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
@@ -120,4 +127,8 @@ def neighbours(model: Any, n: int, y: Tensor | None, sigma: float) -> tuple[Tens
     """Images of n fresh latents, and of the same moved by normal noise."""
     z = model.draw_latents(n, model.rng)
     moved = z + sigma * torch.randn(z.shape, generator=model.rng, device=z.device)
-    return model.generate(z, y), model.generate(moved, y)
+    state = model.rng.get_state()
+    with torch.random.fork_rng([z.device] if z.device.type == "cuda" else []):
+        one = model.generate(z, y)
+    model.rng.set_state(state)  # the other with the same styles to mix, and the same noise in its layers
+    return one, model.generate(moved, y)

@@ -30,23 +30,25 @@ class LeCam(Regularizer):
         ValueError: A decay outside of [0, 1).
     """
 
-    name, double_backward = "lecam", False
+    name, double_backward, couples_samples = "lecam", False, True
     anchors: Tensor
+    begun: Tensor
 
     def __init__(self, weight: float = 0.3, decay: float = 0.99, every: int = 1) -> None:
         super().__init__(weight, every)
         if not 0 <= decay < 1:
             raise ValueError(f"LeCam: decay must be in [0, 1), got {decay}")
         self.decay = decay
-        self.register_buffer("anchors", torch.full((2,), torch.nan))  # of real and of generated images
+        self.register_buffer("anchors", torch.zeros(2))  # of real and of generated images
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """Equation 3, with averages that include this batch."""
         of_real = logits_of(model.discriminate(real, y)).to(self.anchors.dtype)
         of_fake = logits_of(model.discriminate(fake, y if y_fake is None else y_fake)).to(self.anchors.dtype)
-        means = torch.stack([of_real.mean(), of_fake.mean()])
-        anchors = self.anchors.lerp(model.mean_of_ranks(means), 1 - self.decay)
-        anchors = torch.where(anchors.isnan(), model.mean_of_ranks(means), anchors)
+        means = model.mean_of_ranks(torch.stack([of_real.mean(), of_fake.mean()]))
+        anchors = torch.where(self.begun, self.anchors.lerp(means, 1 - self.decay), means)
         if model.turn is not None:
             self.anchors.copy_(anchors)
+            self.begun.fill_(True)
         return (of_real - anchors[1]).square().mean() + (of_fake - anchors[0]).square().mean()

@@ -26,7 +26,7 @@ class PathLength(Regularizer):
         decay: Of the moving average a, 0.99 in appendix B.
     """
 
-    player, name = "generator", "path_length"
+    player, name, couples_samples = "generator", "path_length", True
     mean_length: Tensor
 
     def __init__(self, weight: float = 2.0, every: int = 8, shrink: int = 2, decay: float = 0.99) -> None:

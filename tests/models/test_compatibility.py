@@ -15,8 +15,9 @@ from torch.optim import SGD, Adam, RMSprop
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 from toys import LATENT, MODELS, Batches, Discriminator, Generator, build, images, loader, trainer
 
+from lit_gans.augment import ADA
 from lit_gans.data import ImageDataModule
-from lit_gans.models import GAN, SNGAN, WGAN, WGANGP, AdaptiveClip
+from lit_gans.models import GAN, R3GAN, SNGAN, WGAN, WGANGP, AdaptiveClip
 from lit_gans.models.mechanics.compatibility import RULES, check_compatibility, compatibility_table
 from lit_gans.regularizers import R1, R2, GradientPenalty, LeCam, Regularizer
 
@@ -518,6 +519,39 @@ def test_layers_without_a_second_derivative(make, tmp_path):
         def forward(self, x):
             return super().forward(Once.apply(x))
 
-    with pytest.raises(ValueError, match=r"gradient penalty of (WGANGP|R1) and Doubled \(its slope"):
+    with pytest.raises(ValueError, match=r"gradient penalty of (WGANGP|R1) and Doubled \(one of its"):
         trainer(tmp_path, max_steps=1).fit(make(Doubled()), loader())
     assert sentences(gan(discriminator=Doubled()), tmp_path) == {}
+
+
+def test_a_layer_without_a_second_derivative_deep_within(tmp_path):
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    class Layer(nn.Module):
+        def forward(self, x):
+            return Once.apply(x)
+
+    deep = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), Layer(), nn.Softplus(), nn.Linear(8, 1))
+    with pytest.raises(ValueError, match=r"gradient penalty of R1 and Sequential \(one of its"):
+        trainer(tmp_path, max_steps=1).fit(gan(discriminator=deep, regularizers=[R1(1.0)]), loader())
+
+
+def test_a_papers_own_slope_and_an_add_ons(tmp_path):
+    found = sentences(gan(WGANGP, regularizers=[R1(1.0)]), tmp_path)
+    assert found == {"own_and_added_slopes": "R1 (a slope of 0) on WGANGP (a slope of 1)"}
+    assert sentences(gan(WGANGP, regularizers=[GradientPenalty()]), tmp_path) == {}
+    assert sentences(gan(R3GAN, regularizers=[GradientPenalty(center=0.0, at="interpolated")]), tmp_path) == {}
+
+
+def test_adaptive_augmentation_where_signs_say_nothing(tmp_path):
+    found = sentences(build("RaGAN", augment=ADA(filter=False)), tmp_path)
+    assert found == {"adaptive_without_sign": "ADA on RaGAN"}
+    assert sentences(build("GAN", augment=ADA()), tmp_path) == {}

@@ -94,9 +94,8 @@ def test_accumulation_equals_the_large_batch_or_is_refused(name, tmp_path, monke
         with pytest.raises(ValueError, match=f"accumulate=4: {name} compares the samples of a batch"):
             build(name, accumulate=4)
         return
-    still = {"StyleGAN2": {"pl_weight": 0.0}}  # its noise, too
     for accumulate in (1, 4, 3):  # 3 does not divide the batch of 8
-        model = build(name, accumulate=accumulate, n_critic=2, **still.get(name, {}))
+        model = build(name, accumulate=accumulate, n_critic=2)
         trainer(tmp_path, max_steps=6).fit(model, loader())
         ends.append(weights(model))
     for other in ends[1:]:

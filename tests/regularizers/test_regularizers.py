@@ -247,10 +247,10 @@ def test_add_ons_in_each_precision(name, precision, tmp_path):
 @each
 def test_add_ons_go_with_foreign_networks_and_come_back(name, tmp_path):
     run = trainer(tmp_path, max_steps=3)
-    model = build("WGANGP", regularizers=[ADD_ONS[name]()])
+    model = build("SNGAN", regularizers=[ADD_ONS[name]()])
     run.fit(model, loader())
     run.save_checkpoint(tmp_path / "x.ckpt")
-    generator, discriminator = networks("WGANGP", seed=5)
+    generator, discriminator = networks("SNGAN", seed=5)
     loaded = type(model).load_from_checkpoint(tmp_path / "x.ckpt", generator=generator, discriminator=discriminator)
     assert same(weights(loaded), weights(model))
     assert [type(r) for r in loaded.regularizers] == [type(r) for r in model.regularizers]
@@ -296,3 +296,53 @@ def test_one_of_ones_own_is_kept_with_its_arguments(tmp_path):
     trainer(tmp_path, max_steps=2).fit(model, Batches(*[torch.zeros(4, 1)] * 2))
     assert input_gradient_norm(slope, torch.zeros(2, 1)).max() < 2
     assert math.isfinite(model.discriminator.psi.item())
+
+
+def test_what_has_no_plain_form_is_named_when_a_checkpoint_is_loaded(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(build("GAN", regularizers=[Consistency(augment=lambda x: x.flip(3)), R1(1.0)]), loader())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    generator, discriminator = networks("GAN")
+    with pytest.warns(UserWarning, match=r"written with regularizers that have no form .*; give regularizers=\.\.\."):
+        loaded = GAN.load_from_checkpoint(tmp_path / "x.ckpt", generator=generator, discriminator=discriminator)
+    assert len(loaded.regularizers) == 0
+
+
+@each
+def test_a_batch_in_parts_is_the_same_or_refused(name, tmp_path):
+    if ADD_ONS[name]().couples_samples:
+        with pytest.raises(ValueError, match=r"accumulate=2: (LeCam|PathLength) compares the samples of a batch"):
+            build("GAN", regularizers=[ADD_ONS[name]()], accumulate=2)
+    else:
+        trainer(tmp_path, max_steps=2).fit(build("GAN", regularizers=[ADD_ONS[name]()], accumulate=2), loader())
+
+
+@each
+def test_the_guard_takes_them_for_healthy(name, tmp_path):
+    from lit_gans.callbacks import ExplosionDetector
+
+    model = build("GAN", regularizers=[ADD_ONS[name]()])
+    trainer(tmp_path, max_steps=30, callbacks=[ExplosionDetector(action="stop", warmup=10)]).fit(model, loader())
+
+
+def test_orthogonality_is_of_the_learnt_weights_whatever_their_norm():
+    model = build("SNGAN")
+    layer = model.discriminator.body[0]
+    before = off_diagonal_gram(model.discriminator).item()
+    with torch.no_grad():
+        for each_layer in (layer, model.discriminator.body[2]):
+            each_layer.parametrizations.weight.original.mul_(3)
+    assert off_diagonal_gram(model.discriminator).item() == pytest.approx(81 * before, rel=1e-4)
+    with pytest.raises(ValueError, match="Point has no linear or convolutional layer"):
+        off_diagonal_gram(Point())
+    wide = nn.Linear(3, 500, bias=False)  # more filters than inputs: the other Gram matrix, the same number
+    gram = wide.weight @ wide.weight.T
+    expected = (gram * (1 - torch.eye(500))).square().sum().item()
+    assert off_diagonal_gram(wide).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_neighbours_share_what_else_the_generator_draws():
+    model = build("GAN")
+    model.generator = nn.Sequential(nn.Dropout(0.5), model.generator).train()
+    model.reseed(0)
+    assert LatentDiversity(sigma=0.0)(model, images(8), images(8), None).item() == 0

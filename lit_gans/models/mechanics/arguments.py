@@ -10,7 +10,7 @@ def at_least(least: int, **values: int) -> None:
         ValueError: naming the argument and its value.
     """
     for name, value in values.items():
-        if value < least or not isinstance(value, int):
+        if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
 
 

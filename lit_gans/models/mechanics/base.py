@@ -78,6 +78,8 @@ class TwoPlayerModule(CheckpointModule):
     _first_look_due = False
     double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
     couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
+    slope_target: float | None = None  # the slope at which the paper's own penalty holds the discriminator
+    tells_by_sign = True  # whether logits above 0 mean real
     needs_labels = False  # whether there is no such model without classes
     pack = 1  # samples the discriminator judges together
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
@@ -128,16 +130,17 @@ class TwoPlayerModule(CheckpointModule):
             raise ValueError(f"ema_kimg must be above 0, got {ema_kimg}")
         if ema_rampup is not None and ema_kimg is None:
             raise ValueError("ema_rampup ramps up ema_kimg: give that too")
-        if accumulate > 1 and self.couples_samples:
+        couple = next((part for part in (self, *(regularizers or ())) if part.couples_samples), None)
+        if accumulate > 1 and couple is not None:
             raise ValueError(
-                f"accumulate={accumulate}: {type(self).__name__} compares the samples of a batch with one another, so "
-                "that its parts have another loss than the whole; use accumulate=1, and more processes for more memory"
+                f"accumulate={accumulate}: {type(couple).__name__} compares the samples of a batch, so that its "
+                "parts have another loss than the whole; use accumulate=1, and more processes for more memory"
             )
         if self.needs_labels and num_classes is None:
             raise ValueError(f"{type(self).__name__} needs labels: give it num_classes, and data that has them")
         names = [penalty.name for penalty in regularizers or ()]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two loss terms are called {twice!r}: give one regularizer another name")
+            raise ValueError(f"two loss terms are called {twice!r}: leave one out, or call a subclass otherwise")
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.num_classes, self.uniform_labels = latent_dim, num_classes, uniform_labels
         self.n_critic, self.accumulate = n_critic, accumulate

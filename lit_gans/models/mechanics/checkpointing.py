@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,6 +30,7 @@ class CheckpointModule(SamplingModule):
     images_seen: int
     _optimizers_saved: list[str] | None = None
     _buffers_of_rank: Tensor | None = None
+    _left_out: list[str] = []  # noqa: RUF012  # arguments that have no form as plain values
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the class, the count of images, and what differs between ranks.
@@ -43,6 +44,7 @@ class CheckpointModule(SamplingModule):
             "images_seen": self.images_seen,
             "seed_offset": self.seed_offset,
             "world_size": world,
+            "left_out": self._left_out,
             "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
         }
         checkpoint["lit_gans"] = ours
@@ -144,6 +146,11 @@ class CheckpointModule(SamplingModule):
         if wrote not in known:
             raise ValueError(f"{checkpoint_path} was written by {wrote}, which is no imported {cls.__name__}")
         saved = checkpoint.get("hyper_parameters", {})
+        if lost := [name for name in checkpoint["lit_gans"].get("left_out", ()) if name not in kwargs]:
+            rank_zero_warn(
+                f"{checkpoint_path} was written with {' and '.join(lost)} that have no form as plain values: they are "
+                f"not there; give {', '.join(f'{name}=...' for name in lost)}"
+            )
         if "_instantiator" not in saved:  # Lightning then calls the class itself, with what is saved as it stands
             kwargs = {name: _rebuild(value) for name, value in saved.items() if _holds_specs(value)} | kwargs
         model = super(CheckpointModule, known[wrote]).load_from_checkpoint(checkpoint_path, *args, **kwargs)
@@ -151,7 +158,9 @@ class CheckpointModule(SamplingModule):
         return model
 
     def _set_hparams(self, hp: Any) -> None:
-        super()._set_hparams(plain_arguments(type(self), hp))
+        plain = plain_arguments(type(self), hp)
+        self._left_out = [name for name in ("augment", "regularizers") if hp.get(name) and name not in plain]
+        super()._set_hparams(plain)
 
 
 def plain_arguments(model_class: type, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lit_gans.models.gan import GAN
     from lit_gans.models.mechanics.base import TwoPlayerModule
 
-__all__ = ("check_batch", "check_flags", "check_labels", "check_strategy", "peek")
+__all__ = ("check_batch", "check_flags", "check_labels", "check_strategy", "peek", "reconstruction")
 
 
 def check_flags(trainer: Trainer) -> None:
@@ -158,6 +158,21 @@ def _call(name: str, network: Any, x: Tensor, y: Tensor | None) -> Any:
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = f"{tuple(x.shape)}" + ("" if y is None else f" with labels {tuple(y.shape)}")
         raise ValueError(f"{name} cannot take an input of shape {shapes}: {error}") from error
+
+
+def reconstruction(model: "GAN", answer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The image and the code that an autoencoder answers to x; of an answer in one part, the image is both.
+
+    Raises:
+        ValueError: if the image has not the shape of x.
+    """
+    image, code = (answer, answer) if isinstance(answer, Tensor) else answer
+    if image.shape != x.shape:
+        raise ValueError(
+            f"{type(model).__name__} needs a discriminator that answers (image, code), as MLPAutoencoder does; "
+            f"this one answers {tuple(image.shape)} to images {tuple(x.shape)}"
+        )
+    return image, code
 
 
 def _check_head(model: "GAN", answer: Any) -> None:

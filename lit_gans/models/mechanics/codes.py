@@ -1,4 +1,4 @@
-"""Codes that a model draws for its generator, in the place of labels."""
+"""Codes that a model draws for its generator, in the place of labels, and proxies of classes."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_gans.models.mechanics.sampling import SamplingModule
 
-__all__ = ("CodedModule", "with_codes")
+__all__ = ("CodedModule", "WithProxies", "with_codes")
 
 
 class CodedModule(SamplingModule):
@@ -84,6 +84,24 @@ class _WithCodes(nn.Module):
         """Latents (N, latent_dim) and codes (N, code_width) to images."""
         images: Tensor = self.network(torch.cat([z, codes.to(z.dtype)], dim=1))
         return images
+
+
+class WithProxies(nn.Module):
+    """A discriminator and an embedding of each class, learnt with it.
+
+    Raises:
+        ValueError: if there are no classes.
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int | None, embed_dim: int) -> None:
+        super().__init__()
+        if num_classes is None:
+            raise ValueError("proxies are of classes, and there are none: give num_classes, and data that has labels")
+        self.network, self.proxies = network, nn.Embedding(num_classes, embed_dim)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the network answers."""
+        return self.network(*inputs)
 
 
 def with_codes(network: nn.Module) -> nn.Module:

@@ -1,5 +1,6 @@
 """Spectral normalisation of networks as they are given."""
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
@@ -17,6 +18,10 @@ def normalise_spectrally(network: nn.Module, n_power_iterations: int = 1, eps: f
         n_power_iterations: Power iterations a forward pass in training mode.
         eps: Added to norms.
     """
-    for layer in network.modules():
-        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)) and not is_parametrized(layer):
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
+    layers = [layer for layer in network.modules() if isinstance(layer, kinds)]
+    if not layers and any(True for _ in network.parameters()):
+        rank_zero_warn(f"{type(network).__name__} has no layer to normalise spectrally: it stays as it is")
+    for layer in layers:
+        if not is_parametrized(layer):
             spectral_norm(layer, n_power_iterations=n_power_iterations, eps=eps)
