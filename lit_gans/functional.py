@@ -144,20 +144,15 @@ def off_diagonal_gram(network: torch.nn.Module) -> Tensor:
     r"""Sum over weights W of :math:`\|W W^T ⊙ (1 - I)\|_F^2`, W a matrix with one row a filter.
 
     Brock et al. 2019, arXiv:1809.11096, equation 3. Weights are those that are learnt, before any parametrization such
-    as spectral norm; of linear and convolutional layers only.
-
-    Raises:
-        ValueError: if there are none.
+    as spectral norm; of linear and convolutional layers only, 0 where there are none.
     """
-    total, found = torch.zeros((), device=next(network.parameters()).device), False
+    total = torch.zeros((), device=next(network.parameters()).device)
     for module in network.modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
             weight: Tensor = dict(module.named_parameters()).get("parametrizations.weight.original", module.weight)
-            rows, found = weight.flatten(1), True
+            rows = weight.flatten(1)
             gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows  # of equal norm: the smaller one
             total = total + gram.square().sum() - rows.square().sum(1).square().sum()
-    if not found:
-        raise ValueError(f"{type(network).__name__} has no linear or convolutional layer to keep orthogonal")
     return total
 
 

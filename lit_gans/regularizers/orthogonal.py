@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lit_gans.functional import off_diagonal_gram
@@ -35,4 +36,9 @@ class Orthogonal(Regularizer):
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """Equation 3 without β."""
-        return off_diagonal_gram(model.network(self.player))
+        penalty = off_diagonal_gram(model.network(self.player))
+        if torch.is_grad_enabled() and not penalty.requires_grad:
+            raise ValueError(
+                f"Orthogonal: the {self.player} has no linear or convolutional layer of torch's own to learn"
+            )
+        return penalty

@@ -333,8 +333,9 @@ def test_orthogonality_is_of_the_learnt_weights_whatever_their_norm():
         for each_layer in (layer, model.discriminator.body[2]):
             each_layer.parametrizations.weight.original.mul_(3)
     assert off_diagonal_gram(model.discriminator).item() == pytest.approx(81 * before, rel=1e-4)
-    with pytest.raises(ValueError, match="Point has no linear or convolutional layer"):
-        off_diagonal_gram(Point())
+    bare = GAN(Point(), Slope(), latent_dim=1)
+    with pytest.raises(ValueError, match="the generator has no linear or convolutional layer"):
+        Orthogonal()(bare, torch.zeros(2, 1), torch.zeros(2, 1), None)
     wide = nn.Linear(3, 500, bias=False)  # more filters than inputs: the other Gram matrix, the same number
     gram = wide.weight @ wide.weight.T
     expected = (gram * (1 - torch.eye(500))).square().sum().item()
