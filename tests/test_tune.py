@@ -273,7 +273,7 @@ def test_a_search_announces_tells_and_estimates(whole):
     best = min(first, key=lambda outcome: outcome["metric"])
     assert (final["trial"], final["parameters"], final["steps"]) == (best["trial"], best["parameters"], 8)
     expected = RandomSampler({"g_lr": (1e-4, 1e-2), "weight.R1": (0.1, 10.0), "batch_size": [8, 16, 32]}, 0)
-    own = {"g_lr": 2e-4, "weight.R1": 10.0, "batch_size": 64}  # defaults, which the config leaves as they are
+    own = {"g_lr": 2e-4, "weight.R1": 1.0, "batch_size": 64}  # defaults, and the middle of what is by rule
     assert [outcome["parameters"] for outcome in first] == [own, expected.ask(), expected.ask()]
     others = sorted((o for o in first if o is not best), key=lambda outcome: outcome["metric"])
     rows = [

@@ -282,11 +282,17 @@ def changes(before: Any, now: Any, name: str = "") -> str:
 
 
 def own_values(space: "Space", config: dict[str, Any]) -> "Parameters":
-    """What the config says of all that is searched."""
+    """What the config says of all that is searched; the middle of the range of a weight that a rule would give."""
     model, regularizers = config["model"]["init_args"], config["model"]["init_args"]["regularizers"]
     weights = {f"weight.{short(entry)}": entry["init_args"]["weight"] for entry in regularizers or ()}
     there = {**model, **weights, "batch_size": config["data"]["batch_size"]}
-    return {name: there[name] for name in space}
+    return {name: _middle(allowed) if there[name] is None else there[name] for name, allowed in space.items()}
+
+
+def _middle(allowed: Any) -> float:
+    """The geometric mean of a range."""
+    low, high = allowed
+    return float(math.sqrt(low * high))
 
 
 def overlay_of(parameters: "Parameters", config: dict[str, Any]) -> dict[str, Any]:
