@@ -118,7 +118,8 @@ def test_the_penalty_sees_the_augmented_critic_in_finite_differences():
     assert (gradient * direction).sum().item() == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-4)
 
 
-@pytest.mark.parametrize("augment", [DiffAugment, pytest.param(ADA, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("augment", [DiffAugment, ADA])
 def test_compiled_models_learn_the_same(augment, tmp_path):
     ends = []
     for compiled in (False, True):

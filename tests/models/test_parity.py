@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import CLASSES, LATENT, MODELS, build, loader, trainer
+from toys import CLASSES, LATENT, MODELS, WIDE, build, loader, trainer
 
 from lit_gans.functional import path_lengths
 
@@ -339,8 +339,14 @@ class Drawing:
         return path_lengths(generator.network, z, y, rng)
 
 
-@pytest.mark.parametrize("n_critic", [1, 5])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "n_critic"),
+    [
+        pytest.param(name, n_critic, marks=[pytest.mark.exhaustive] * (n_critic == 5 and name not in WIDE))
+        for name in MODELS
+        for n_critic in (1, 5)
+    ],
+)
 def test_twelve_steps_equal_a_plain_loop(name, n_critic, tmp_path, monkeypatch):
     drawing = Drawing(monkeypatch)
     model = build(name, n_critic=n_critic)
