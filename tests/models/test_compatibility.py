@@ -37,7 +37,7 @@ class Beyond(Discriminator):
         self.body = nn.Sequential(*layers, *more)
 
 
-class PathLength(Regularizer):
+class PathByName(Regularizer):
     """A penalty of the generator that differentiates through its gradient only by name."""
 
     name, player = "path_length", "generator"
@@ -46,7 +46,7 @@ class PathLength(Regularizer):
         return fake.square().mean()
 
 
-class Plain(PathLength):
+class Plain(PathByName):
     """A penalty of the discriminator without any gradient."""
 
     name, player, double_backward = "plain", "discriminator", False
@@ -101,7 +101,7 @@ NORM = "discriminator.body.1 (BatchNorm1d)"
         (lambda d: gan(WGANGP, discriminator=d), f"{NORM} with the gradient penalty of WGANGP"),
         (lambda d: gan(discriminator=d, regularizers=[R1()]), f"{NORM} with the gradient penalty of R1"),
         (lambda d: gan(discriminator=d, regularizers=[Plain(1.0), R1()]), f"{NORM} with the gradient penalty of R1"),
-        (lambda d: gan(discriminator=d, regularizers=[Plain(1.0), PathLength(1.0)]), None),
+        (lambda d: gan(discriminator=d, regularizers=[Plain(1.0), PathByName(1.0)]), None),
         (lambda d: gan(WGAN, discriminator=d), None),
     ],
 )
@@ -393,7 +393,7 @@ def test_an_optimizer_made_by_an_override_is_looked_at_too(tmp_path):
     [
         (lambda: gan(WGANGP), "WGANGP"),
         (lambda: gan(regularizers=[R1()]), "R1"),
-        (lambda: gan(regularizers=[PathLength(1.0)]), "PathLength"),
+        (lambda: gan(regularizers=[PathByName(1.0)]), "PathByName"),
         (lambda: gan(regularizers=[Plain(1.0)]), None),
         (gan, None),
     ],
@@ -414,10 +414,10 @@ def test_gradient_penalties_in_half_precision(make, found, tmp_path):
         (R1(every=6), 3, 6, 6),
         (R1(every=5), 1, 6, None),
         (R1(every=1), 1, 1, None),
-        (PathLength(1.0, every=3), 2, 7, 6),
-        (PathLength(1.0, every=3), 2, 8, None),
-        (PathLength(1.0, every=4), 2, 8, 8),
-        (PathLength(1.0, every=1), 2, 2, None),
+        (PathByName(1.0, every=3), 2, 7, 6),
+        (PathByName(1.0, every=3), 2, 8, None),
+        (PathByName(1.0, every=4), 2, 8, 8),
+        (PathByName(1.0, every=1), 2, 2, None),
         (Plain(1.0, every=9), 1, -1, None),
     ],
 )
