@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -354,12 +355,18 @@ def draw(name: str, suite: Suite, rows: list[dict[str, Any]]) -> None:
     figure.savefig(RESULTS / f"{name}.png", dpi=70, pil_kwargs={"optimize": True})
 
 
+@cache
+def described(extractor: str) -> dict[str, Any]:
+    """What tells an extractor from all others, read once."""
+    return load_extractor(extractor).describe()
+
+
 def write(name: str, suite: Suite, rows: list[dict[str, Any]], pictures: bool) -> None:
     order = {variant: number for number, variant in enumerate(suite.variants)}
     rows.sort(key=lambda row: (order.get(row["variant"], 99), row["seed"]))
     content = {"suite": name, "about": suite.about, "key": suite.key, "torch": torch.__version__, "fakes": suite.fakes}
     if {"fd", "classes"} & set(suite.metrics):
-        content["extractor"] = load_extractor(suite.key.removeprefix("fd_")).describe()
+        content["extractor"] = described(suite.key.removeprefix("fd_"))
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     (RESULTS / f"{name}.json").write_text(json.dumps(content)[:-1] + f', "rows": [\n  {lines}\n]}}\n')
     if pictures and any(values_of(suite, row) for row in rows):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_gans.models.gan import GAN, Closure
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.mechanics.base import Player
-from lit_gans.models.mechanics.codes import CodedModule, with_codes
+from lit_gans.models.mechanics.codes import CodedModule, WithCodes
 
 __all__ = ("InfoGAN",)
 
@@ -54,7 +54,7 @@ class InfoGAN(CodedModule, GAN):
         **kwargs: Any,
     ) -> None:
         kwargs = self.check_codes(categorical, continuous, kwargs)
-        super().__init__(with_codes(generator), discriminator, latent_dim=latent_dim, g_lr=g_lr, **kwargs)
+        super().__init__(WithCodes(generator), discriminator, latent_dim=latent_dim, g_lr=g_lr, **kwargs)
         self.categorical, self.continuous = tuple(categorical), continuous
         not_negative(info_weight=info_weight, continuous_weight=continuous_weight)
         self.info_weight, self.continuous_weight = info_weight, continuous_weight

@@ -86,8 +86,7 @@ class StyleGAN2(StyleModule, GAN):
             n, y = max(-(-len(fake) // 2), min(len(fake), 2)), y if y_fake is None else y_fake
             z = self.draw_latents(n, self.rng)
             lengths = path_lengths(self.generator, z, None if y is None else y[:n], self.rng)
-            mean = self.mean_length.lerp(self.mean_of_ranks(lengths.mean()), 0.01)
-            self.mean_length.copy_(self.mean_length if self.turn is None else mean)
+            mean = self.follow(self.mean_length, lengths.mean(), rate=0.01)
             terms["path_length"] = scale * self.pl_weight * (lengths - mean).square().mean()
         return terms
 

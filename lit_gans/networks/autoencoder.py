@@ -27,8 +27,20 @@ class Reconstruction(NamedTuple):
     code: Tensor
 
 
-class MLPAutoencoder(Network):
-    """Images to codes and back through fully connected layers (EBGAN, section 3.1).
+class Autoencoder(Network):
+    """An encoder and a decoder; a subclass builds them."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        """Images ``(N, C, H, W)``, or points, to what the decoder makes of their codes, and the codes."""
+        code = self.encoder(x)
+        return Reconstruction(self.decoder(code), code)
+
+
+class MLPAutoencoder(Autoencoder):
+    """Images to codes and back, into [-1, 1], through fully connected layers (EBGAN, section 3.1).
 
     Args:
         image_size: Height and width of the images, any number of pixels.
@@ -74,16 +86,11 @@ class MLPAutoencoder(Network):
             dropout=dropout,
         )
 
-    def forward(self, x: Tensor) -> Reconstruction:
-        """Images ``(N, C, H, W)`` to images in [-1, 1] and codes ``(N, code_dim)``."""
-        code = self.encoder(x)
-        return Reconstruction(self.decoder(code), code)
 
-
-class DCGANAutoencoder(Network):
+class DCGANAutoencoder(Autoencoder):
     """Images to codes and back through strided convolutions (EBGAN, appendix: 4x4, stride 2, 64, 128 ... channels).
 
-    The encoder is ``DCGANDiscriminator`` with ``code_dim`` answers in place of one, the decoder ``DCGANGenerator``.
+    Images come back in [-1, 1]. The encoder is ``DCGANDiscriminator`` with ``code_dim`` answers in place of one, the decoder ``DCGANGenerator``.
     Differs from the paper: the code is a vector behind a linear layer instead of a map, so that the pulling-away term
     sees the same thing at all image sizes.
 
@@ -140,11 +147,6 @@ class DCGANAutoencoder(Network):
             activation=activation,
             dropout=dropout,
         )
-
-    def forward(self, x: Tensor) -> Reconstruction:
-        """Images ``(N, C, H, W)`` to images in [-1, 1] and codes ``(N, code_dim)``."""
-        code = self.encoder(x)
-        return Reconstruction(self.decoder(code), code)
 
 
 def _conv_elu(fan_in: int, fan_out: int, stride: int = 1) -> list[nn.Module]:
@@ -204,7 +206,7 @@ class BEGANGenerator(Network):
         return images
 
 
-class BEGANAutoencoder(Network):
+class BEGANAutoencoder(Autoencoder):
     """Images to codes and back, the critic of BEGAN (figure 1).
 
     In the encoder pairs of 3x3 convolutions, the second with stride 2, halve the size until 8x8 pixels are left, and
@@ -237,8 +239,3 @@ class BEGANAutoencoder(Network):
             layers += [*_conv_elu(wide, wide), *_conv_elu(wide, wide + width, stride=2)]
         self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear((halvings + 1) * width * 8**2, code_dim))
         self.decoder = _decoder(halvings, channels, code_dim, width)
-
-    def forward(self, x: Tensor) -> Reconstruction:
-        """Images ``(N, C, H, W)`` to images of the same shape and codes ``(N, code_dim)``."""
-        code = self.encoder(x)
-        return Reconstruction(self.decoder(code), code)

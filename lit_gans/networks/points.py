@@ -8,7 +8,7 @@ Z. Lin, A. Khetan, G. Fanti and S. Oh, "PacGAN: The Power of Two Samples in Gene
 
 from torch import Tensor, nn
 
-from lit_gans.networks.autoencoder import Reconstruction
+from lit_gans.networks.autoencoder import Autoencoder
 from lit_gans.networks.layers import Activation, Answer, ConcatLabel, Network, Norm
 from lit_gans.networks.mlp import hidden_layers
 
@@ -112,7 +112,7 @@ class PointDiscriminator(Network):
         return logits if self.second_head is None else Answer(logits, self.second_head(features))
 
 
-class PointAutoencoder(Network):
+class PointAutoencoder(Autoencoder):
     """Points to codes and back, for the papers whose critic is an autoencoder (EBGAN, BEGAN).
 
     No paper has one for points; the hidden layers are those of the other two networks. A code smaller than the point
@@ -153,8 +153,3 @@ class PointAutoencoder(Network):
         self.decoder = PointGenerator(
             latent_dim=code_dim, width=width, depth=depth, points=points, norm=norm, activation=activation
         )
-
-    def forward(self, x: Tensor) -> Reconstruction:
-        """Points ``(N, 2)`` to points of the same shape and codes ``(N, code_dim)``."""
-        code = self.encoder(x)
-        return Reconstruction(self.decoder(code), code)

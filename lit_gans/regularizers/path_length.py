@@ -42,7 +42,5 @@ class PathLength(Regularizer):
         labels = y if y_fake is None else y_fake
         z = model.draw_latents(n, model.rng)
         lengths = path_lengths(model.generator, z, None if labels is None else labels[:n], model.rng)
-        mean = self.mean_length.lerp(model.mean_of_ranks(lengths.mean()), 1 - self.decay)
-        if model.turn is not None:
-            self.mean_length.copy_(mean)
+        mean = model.follow(self.mean_length, lengths.mean(), rate=1 - self.decay)
         return (lengths - mean).square().mean()

@@ -436,6 +436,7 @@ def test_matrices_first_made_while_inferring_can_be_trained_with():
     with torch.inference_mode():
         seeded(only(*GROUPS, p=1.0), x)
     seeded(only(*GROUPS, p=1.0), x.requires_grad_()).sum().backward()
+    assert x.grad.abs().sum() > 0
 
 
 def test_what_cannot_work_is_refused():

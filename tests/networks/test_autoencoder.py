@@ -83,6 +83,8 @@ def test_began_figure_1():
 def test_began_generator_has_the_decoders_architecture():
     generator, critic = BEGANGenerator(width=8, latent_dim=6), BEGANAutoencoder(width=8, code_dim=6)
     generator.decoder.load_state_dict(critic.decoder.state_dict())
+    z = torch.rand(2, 6)
+    assert torch.equal(generator(z), critic.decoder(z).tanh())
 
 
 def test_began_parameters_at_128():

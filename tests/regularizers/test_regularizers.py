@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from toys import LATENT, Batches, Point, Slope, build, images, loader, networks, same, trainer, weights
 
+from lit_gans.callbacks import ExplosionDetector
 from lit_gans.functional import gamma_for, input_gradient_norm, off_diagonal_gram, perturb
 from lit_gans.models import GAN
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
@@ -319,10 +320,10 @@ def test_a_batch_in_parts_is_the_same_or_refused(name, tmp_path):
 
 @each
 def test_the_guard_takes_them_for_healthy(name, tmp_path):
-    from lit_gans.callbacks import ExplosionDetector
-
     model = build("GAN", regularizers=[ADD_ONS[name]()])
-    trainer(tmp_path, max_steps=30, callbacks=[ExplosionDetector(action="stop", warmup=10)]).fit(model, loader())
+    run = trainer(tmp_path, max_steps=30, callbacks=[ExplosionDetector(action="stop", warmup=10)])
+    run.fit(model, loader())
+    assert run.global_step == 30
 
 
 def test_orthogonality_is_of_the_learnt_weights_whatever_their_norm():

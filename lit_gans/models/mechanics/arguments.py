@@ -11,7 +11,8 @@ def at_least(least: int, **values: int) -> None:
     """
     for name, value in values.items():
         if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+            whole = "" if isinstance(value, int) else ", which is no whole number"
+            raise ValueError(f"{name} must be at least {least}, got {value}{whole}")
 
 
 def not_negative(**values: float) -> None:

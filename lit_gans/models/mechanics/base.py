@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lit_gans.functional import logits_of, update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
+from lit_gans.models.mechanics.arguments import at_least
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
 from lit_gans.models.mechanics.checks import check_batch, check_flags, check_labels, check_strategy, peek
 from lit_gans.models.mechanics.clipping import Clip, as_clip
@@ -116,10 +117,7 @@ class TwoPlayerModule(CheckpointModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        for name, count in {"latent_dim": latent_dim, "n_critic": n_critic, "accumulate": accumulate}.items():
-            if count < 1 or not isinstance(count, int):
-                whole = "" if isinstance(count, int) else ", which is no whole number"
-                raise ValueError(f"{name} must be at least 1, got {count}{whole}")
+        at_least(1, latent_dim=latent_dim, n_critic=n_critic, accumulate=accumulate)
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for a model without labels, got {num_classes}")
         if ema_decay is not None and not 0 <= ema_decay < 1:
@@ -344,6 +342,17 @@ class TwoPlayerModule(CheckpointModule):
             return value.detach()
         reduced: Tensor = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
         return reduced
+
+    def follow(self, average: Tensor, value: Tensor, rate: float) -> Tensor:
+        """Move an average, kept in a buffer, towards a value's mean over all processes; only while learning.
+
+        Returns:
+            Where it moves to, detached.
+        """
+        moved = average.lerp(self.mean_of_ranks(value), rate)
+        if self.turn is not None:
+            average.copy_(moved)
+        return moved
 
     def log_step(self, terms: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """Log each player's terms and their sum on logging steps, in one call; nothing on others."""

@@ -1,7 +1,7 @@
 """Checkpoints that name their class, hold plain values, and rebuild their model with ``weights_only=True``."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ class CheckpointModule(SamplingModule):
     images_seen: int
     _optimizers_saved: list[str] | None = None
     _buffers_of_rank: Tensor | None = None
-    _left_out: list[str] = []  # noqa: RUF012  # arguments that have no form as plain values
+    _left_out: Sequence[str] = ()  # arguments that have no form as plain values
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the class, the count of images, and what differs between ranks.
@@ -44,7 +44,7 @@ class CheckpointModule(SamplingModule):
             "images_seen": self.images_seen,
             "seed_offset": self.seed_offset,
             "world_size": world,
-            "left_out": self._left_out,
+            "left_out": list(self._left_out),
             "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
         }
         checkpoint["lit_gans"] = ours

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_gans.models.mechanics.sampling import SamplingModule
 
-__all__ = ("CodedModule", "WithProxies", "with_codes")
+__all__ = ("CodedModule", "WithCodes", "WithProxies")
 
 
 class CodedModule(SamplingModule):
@@ -73,7 +73,7 @@ class CodedModule(SamplingModule):
         return super().discriminate(x)  # type: ignore[misc]
 
 
-class _WithCodes(nn.Module):
+class WithCodes(nn.Module):
     """A generator of latents and codes, made of one of latents with the codes appended."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -102,8 +102,3 @@ class WithProxies(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         """What the network answers."""
         return self.network(*inputs)
-
-
-def with_codes(network: nn.Module) -> nn.Module:
-    """The same generator as a function of latents and codes."""
-    return _WithCodes(network)

@@ -17,18 +17,20 @@ def joint_batch(x: Tensor) -> Tensor:
     Args:
         x: Shape (N, ...), the same on all processes.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if (world := _processes()) == 1:
         return x
-    rows = torch.zeros(dist.get_world_size(), *x.shape, dtype=x.dtype, device=x.device)
-    mask = torch.zeros(dist.get_world_size(), *[1] * x.ndim, dtype=x.dtype, device=x.device)
-    mask[dist.get_rank()] = 1
-    joint: Tensor = all_reduce(rows + mask * x)
+    mine = dist.get_rank()
+    joint: Tensor = all_reduce(torch.stack([x if rank == mine else torch.zeros_like(x) for rank in range(world)]))
     return joint.flatten(0, 1)
 
 
 def mean_gradient(gradient: Tensor) -> Tensor:
     """The mean over processes of a gradient that is itself differentiated; itself in one process."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if (world := _processes()) == 1:
         return gradient
-    mean: Tensor = all_reduce(gradient) / dist.get_world_size()
+    mean: Tensor = all_reduce(gradient) / world
     return mean
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
