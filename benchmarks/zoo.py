@@ -1,12 +1,13 @@
 """All variants under equal conditions: same data, same family of networks, same steps, several seeds.
 
     python -m benchmarks.zoo --suite toy|digits|mnist|limited|stacked|cifar10 [--seeds 3] [--jobs 1] [--root DIR]
-        [--variants GAN WGANGP ...] [--steps N] [--table]
+        [--resnet20 FILE] [--variants GAN WGANGP ...] [--steps N] [--table]
 
 Each run measures the averaged generator ten times. Best and final values, the whole curve, seconds, and what went
 wrong if something did, are written to benchmarks/results/<suite>.json after every run, so that the command goes on
 where it was stopped; --table only writes <suite>.md and <suite>.png from it. A variant trains with its class's
-defaults, but for what RECIPES names, which the table states.
+defaults, but for its suite's recipes, which the table states. CIFAR-10 is judged by the features of a ResNet-20
+(benchmarks/resnet20.py; --resnet20: its weights, by github.com/akamaster/pytorch_resnet_cifar10).
 """
 
 import argparse
@@ -21,7 +22,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,19 @@ import torch
 from lightning import Trainer, seed_everything
 from matplotlib.figure import Figure
 from torch import nn
+from torch.optim.lr_scheduler import LinearLR
 
 import lit_gans.models
 from lit_gans import networks
 from lit_gans.augment import ADA, DiffAugment
 from lit_gans.callbacks import GenerativeMetrics
 from lit_gans.data import ImageDataModule
-from lit_gans.metrics import Protocol, load_extractor
+from lit_gans.metrics import FeatureExtractor, ModuleExtractor, Protocol, load_extractor
 from lit_gans.models import GAN
 
 RESULTS = Path(__file__).parent / "results"
 LABELLED = ("ACGAN", "CGAN", "ProjectionGAN", "ReACGAN")  # models of labels
-SEEING = ("CGAN", "ProjectionGAN")  # whose discriminators are given them
-HEADS = {"ACGAN": 10, "SSGAN": 4, "ReACGAN": 64, "InfoGAN": 14}
+HEADS = {"ACGAN": 10, "SSGAN": 4, "ReACGAN": 64, "InfoGAN": 14, "ProjectionGAN": 16}
 UNCONDITIONAL = [
     *("GAN", "MinimaxGAN", "LSGAN", "HingeGAN", "WGAN", "WGANGP", "WGANLP", "DRAGAN", "RaGAN", "R3GAN", "EBGAN"),
     *("BEGAN", "PacGAN", "UnrolledGAN", "InfoGAN", "SNGAN", "SAGAN", "BigGAN", "StyleGAN2"),
@@ -50,7 +51,7 @@ ALL = [*UNCONDITIONAL, "DCGAN", "SSGAN", *LABELLED]
 AUGMENTS: dict[str, Callable[[], nn.Module]] = {"DiffAugment": DiffAugment, "ADA": lambda: ADA(kimg=100)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Suite:
     """One set of equal conditions."""
 
@@ -68,22 +69,47 @@ class Suite:
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Arguments in which a variant differs from its class's defaults."""
     common: dict[str, Any] = field(default_factory=dict)
-    """Arguments of all."""
+    """Arguments of all. Their learning rates fall linearly to zero."""
+    extractor: str | None = None
+    """What looks at the images; None: the classifier that comes for the data set."""
+
+
+class Projecting(nn.Module):
+    """Logits and the product of features with an embedding of the label: Miyato and Koyama 2018, of any network.
+
+    Args:
+        network: ``forward(x)`` → (logits, features).
+        width: Of the features.
+    """
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.network, self.embedding = network, nn.Embedding(10, width)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits, features = self.network(x)
+        product: torch.Tensor = logits.flatten() + (features * self.embedding(y)).sum(1)
+        return product
 
 
 def classes_of(variant: str) -> dict[str, Any]:
     """Labels for the generator, and for the discriminator, of a variant."""
     return {
         "g": {"num_classes": 10} if variant in LABELLED else {},
-        "d": ({"num_classes": 10} if variant in SEEING else {})
+        "d": ({"num_classes": 10} if variant == "CGAN" else {})
         | ({"head": HEADS[variant]} if variant in HEADS else {}),
     }
 
 
+def projecting(variant: str, discriminator: nn.Module) -> nn.Module:
+    """ProjectionGAN's discriminator of its network, any other's as it is."""
+    return Projecting(discriminator, HEADS[variant]) if variant == "ProjectionGAN" else discriminator
+
+
 def points(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """Three hidden layers of 128 for points, batch norm in the generator."""
+    """Three hidden layers of 128 for points."""
     codes = 4 if variant == "InfoGAN" else 0
-    generator = networks.PointGenerator(latent_dim=16 + codes, depth=3, norm="batch")
+    generator = networks.PointGenerator(latent_dim=16 + codes, depth=3)
     if variant in ("EBGAN", "BEGAN"):
         return generator, networks.PointAutoencoder(depth=3)
     head = {"head": 6} if variant == "InfoGAN" else {}
@@ -102,21 +128,21 @@ def mlps(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
         return generator, networks.MLPAutoencoder(code_dim=16, **shape)
     shape["channels"] = recipe.get("pack", 2) if variant == "PacGAN" else 1
     small = {"embed_dim": 10} if "num_classes" in labels["d"] else {}
-    return generator, networks.MLPDiscriminator(**shape, **labels["d"], **small)
+    return generator, projecting(variant, networks.MLPDiscriminator(**shape, **labels["d"], **small))
 
 
-def convolutions(channels: int, width: int = 32) -> Callable[[str, dict[str, Any]], tuple[nn.Module, nn.Module]]:
-    """DCGAN's networks for 28×28, the discriminator without batch norm."""
+def convolutions(channels: int, size: int = 28) -> Callable[[str, dict[str, Any]], tuple[nn.Module, nn.Module]]:
+    """DCGAN's networks of width 32, the discriminator without batch norm."""
 
     def build(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-        shape = {"image_size": 28, "channels": channels, "width": width}
+        shape = {"image_size": size, "channels": channels, "width": 32}
         labels = classes_of(variant)
         latents = 64 + (12 if variant == "InfoGAN" else 0)
         generator = networks.DCGANGenerator(latent_dim=latents, **shape, **labels["g"])
         if variant in ("EBGAN", "BEGAN"):
             return generator, networks.DCGANAutoencoder(code_dim=32, norm=None, **shape)
         shape["channels"] *= recipe.get("pack", 2) if variant == "PacGAN" else 1
-        return generator, networks.DCGANDiscriminator(norm=None, **shape, **labels["d"])
+        return generator, projecting(variant, networks.DCGANDiscriminator(norm=None, **shape, **labels["d"]))
 
     return build
 
@@ -137,26 +163,27 @@ POINTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("WGANGP", "WGANLP"), ONE | {"gp_weight": 1.0}),
     "WGAN": ONE | {"clip": 0.1},
     "DRAGAN": {"gp_weight": 1.0},
-    "R3GAN": {"gamma": 0.1},
-    "UnrolledGAN": {"steps": 3},
+    "R3GAN": {"gamma": 0.01},
+    "UnrolledGAN": {"g_lr": 1e-3, "d_lr": 1e-4},  # the paper's, as its discriminator looks ahead
     "StyleGAN2": {"r1_gamma": 0.1, "r1_every": 4, "pl_weight": 0.0},
 }
+CONVOLUTIONS: dict[str, dict[str, Any]] = dict.fromkeys(("WGANGP", "SNGAN", "ProjectionGAN"), ONE)
 SUITES = {
     **{
         name: Suite(
             UNCONDITIONAL,
-            8_000,
+            steps,
             ("modes",),
             "modes",
             points,
-            {"dataset": name, "batch_size": 128},
+            {"dataset": name, "batch_size": 256},
             2_560,
-            f"{about}; MLPs of three hidden layers of 128, batch norm in the generator; batches of 128",
+            f"{about}; MLPs of three hidden layers of 128, batches of 256; counted over 2,560 samples",
             higher=True,
             recipes=POINTS,
-            common={"latent_dim": 16, "ema_decay": None, "g_lr": 1e-3, "d_lr": 1e-3},
+            common={"latent_dim": 16, "ema_decay": None, "g_lr": 2e-3, "d_lr": 2e-3},
         )
-        for name, about in {"ring": "8 Gaussians on a ring", "grid": "25 Gaussians on a grid"}.items()
+        for name, steps, about in (("ring", 2_000, "8 Gaussians on a ring"), ("grid", 6_000, "25 Gaussians on a grid"))
     },
     "digits": Suite(
         ALL,
@@ -172,18 +199,19 @@ SUITES = {
     ),
     "mnist": Suite(
         ["GAN", "LSGAN", "HingeGAN", "WGANGP", "DRAGAN", "RaGAN", "R3GAN", "SNGAN", "PacGAN", "CGAN", "ACGAN"],
-        2_000,
+        1_500,
         ("fd", "classes"),
         "fd_mnist",
         convolutions(1),
         {"dataset": "mnist", "batch_size": 64},
         2_000,
         "MNIST, 28×28; DCGAN's networks of width 32, batches of 64",
+        recipes=CONVOLUTIONS,
         common={"latent_dim": 64, "ema_decay": 0.995},
     ),
     "limited": Suite(
         ["GAN", "GAN+DiffAugment", "GAN+ADA"],
-        6_000,
+        3_000,
         ("fd", "classes"),
         "fd_mnist",
         convolutions(1),
@@ -194,7 +222,7 @@ SUITES = {
     ),
     "stacked": Suite(
         ["GAN", "PacGAN", "R3GAN", "WGANGP"],
-        6_000,
+        4_000,
         ("modes",),
         "modes",
         convolutions(3),
@@ -202,7 +230,21 @@ SUITES = {
         26_000,
         "stacked MNIST, 1,000 modes, 26,000 samples; DCGAN's networks of width 32, batches of 64",
         higher=True,
+        recipes=CONVOLUTIONS,
         common={"latent_dim": 64, "ema_decay": 0.995},
+    ),
+    "cifar10": Suite(
+        ["DCGAN", "HingeGAN", "WGANGP", "SNGAN", "ProjectionGAN", "DCGAN+DiffAugment"],
+        2_000,
+        ("fd", "classes"),
+        "fd_resnet20",
+        convolutions(3, 32),
+        {"dataset": "cifar10", "batch_size": 64},
+        5_000,
+        "CIFAR-10, 32×32; DCGAN's networks of width 32, batches of 64; a ResNet-20's features, not Inception's",
+        recipes=CONVOLUTIONS,
+        common={"latent_dim": 64, "ema_decay": 0.995},
+        extractor="resnet20",
     ),
 }
 GROUPS = {"toy": ["ring", "grid"]}
@@ -213,8 +255,8 @@ def recipe_of(suite: Suite, name: str) -> dict[str, Any]:
     return suite.common | suite.recipes.get(name.partition("+")[0], {})
 
 
-def make(suite: Suite, name: str) -> GAN:
-    """A variant's model on its networks, with an augmentation where the name says so."""
+def make(suite: Suite, name: str, steps: int) -> GAN:
+    """A variant's model on its networks, for so many steps, with an augmentation where the name says so."""
     variant, _, augment = name.partition("+")
     recipe = recipe_of(suite, name)
     if variant == "InfoGAN" and suite.build is points:
@@ -226,15 +268,28 @@ def make(suite: Suite, name: str) -> GAN:
     if augment:
         recipe = recipe | {"augment": AUGMENTS[augment]()}
     generator, discriminator = suite.build(variant, recipe)
-    model: GAN = getattr(lit_gans.models, variant)(generator, discriminator, **recipe)
+    fall = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=steps)
+    model: GAN = getattr(lit_gans.models, variant)(
+        generator, discriminator, g_scheduler=fall, d_scheduler=fall, **recipe
+    )
     return model
 
 
-def run(suite_name: str, variant: str, seed: int, steps: int, root: str) -> dict[str, Any]:
+@cache
+def extractor_of(suite: Suite, resnet20: str) -> FeatureExtractor:
+    """What looks at the images of a suite."""
+    if suite.extractor is None:
+        return load_extractor(suite.key.removeprefix("fd_"))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    network = "benchmarks.resnet20.ResNet20"
+    return ModuleExtractor(network, weights=resnet20, name=suite.extractor, image_size=32, mean=mean, std=std)
+
+
+def run(suite_name: str, variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train once, and what was measured."""
-    suite = SUITES[suite_name]
+    suite, steps, root = SUITES[suite_name], options.steps, options.root
     seed_everything(seed)
-    model = make(suite, variant)
+    model = make(suite, variant, steps)
     data = ImageDataModule(**suite.data, root=root, download=False, seed=seed)
     protocol = Protocol().changed(fakes=suite.fakes)
     reals = None
@@ -242,7 +297,9 @@ def run(suite_name: str, variant: str, seed: int, steps: int, root: str) -> dict
         whole = ImageDataModule(**{**suite.data, "limit": None}, root=root, download=False).source("train")
         assert whole is not None
         reals = whole.images(torch.arange(len(whole)))
-    metrics = GenerativeMetrics(suite.metrics, protocol=protocol, every_n_steps=max(1, steps // 10), reals=reals)
+    extractor = extractor_of(suite, options.resnet20) if "fd" in suite.metrics else None
+    every = max(1, steps // 10)
+    metrics = GenerativeMetrics(suite.metrics, extractor, protocol=protocol, every_n_steps=every, reals=reals)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             max_steps=steps,
@@ -267,9 +324,10 @@ def run(suite_name: str, variant: str, seed: int, steps: int, root: str) -> dict
 # the table
 
 
-def worker(suite: str, variant: str, seed: int, steps: int, root: str) -> dict[str, Any]:
+def worker(suite: str, variant: str, seed: int, steps: int, options: argparse.Namespace) -> dict[str, Any]:
     """A run in a process of its own, on one core; its error where it fails."""
-    words = ["--run", suite, variant, str(seed), "--steps", str(steps), "--root", root]
+    words = ["--run", suite, variant, str(seed), "--steps", str(steps), "--root", options.root]
+    words += ["--resnet20", options.resnet20] if options.resnet20 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.zoo", *words], capture_output=True, text=True, env=environment, check=False
@@ -319,7 +377,8 @@ def table(name: str, suite: Suite, rows: list[dict[str, Any]]) -> str:
         ranked.append((statistics.mean(final) * (-1 if suite.higher else 1), cells))
     lines += ["| " + " | ".join(cells) + " |" for _, cells in sorted(ranked, key=lambda pair: pair[0])]
     common = ", ".join(f"`{key}={value}`" for key, value in suite.common.items())
-    return "\n".join([*lines, "", f"All: {common}; best and final are means over the seeds ± standard deviations.", ""])
+    about = f"All: {common}, falling linearly to zero; best and final are means over the seeds ± standard deviations."
+    return "\n".join([*lines, "", about, ""])
 
 
 def last_values(rows: list[dict[str, Any]]) -> list[str]:
@@ -355,18 +414,12 @@ def draw(name: str, suite: Suite, rows: list[dict[str, Any]]) -> None:
     figure.savefig(RESULTS / f"{name}.png", dpi=70, pil_kwargs={"optimize": True})
 
 
-@cache
-def described(extractor: str) -> dict[str, Any]:
-    """What tells an extractor from all others, read once."""
-    return load_extractor(extractor).describe()
-
-
-def write(name: str, suite: Suite, rows: list[dict[str, Any]], pictures: bool) -> None:
+def write(name: str, suite: Suite, rows: list[dict[str, Any]], options: argparse.Namespace, pictures: bool) -> None:
     order = {variant: number for number, variant in enumerate(suite.variants)}
     rows.sort(key=lambda row: (order.get(row["variant"], 99), row["seed"]))
     content = {"suite": name, "about": suite.about, "key": suite.key, "torch": torch.__version__, "fakes": suite.fakes}
-    if {"fd", "classes"} & set(suite.metrics):
-        content["extractor"] = described(suite.key.removeprefix("fd_"))
+    if "fd" in suite.metrics:
+        content["extractor"] = extractor_of(suite, options.resnet20).describe()
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     (RESULTS / f"{name}.json").write_text(json.dumps(content)[:-1] + f', "rows": [\n  {lines}\n]}}\n')
     if pictures and any(values_of(suite, row) for row in rows):
@@ -389,15 +442,15 @@ def measure(name: str, options: argparse.Namespace) -> None:
     }
     todo = [] if options.table else [pair for pair in wanted if pair not in done]
     with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = [pool.submit(worker, name, variant, seed, steps, options.root) for variant, seed in todo]
+        jobs = [pool.submit(worker, name, variant, seed, steps, options) for variant, seed in todo]
         for count, job in enumerate(jobs, start=1):
             row = job.result()
             rows = [r for r in rows if (r["variant"], r["seed"]) != (row["variant"], row["seed"])] + [row]
             values = values_of(suite, row)
             told = f"best {best_of(suite, row):.4g} final {values[-1]:.4g}" if values else row.get("error", "no values")
             print(f"[{count}/{len(todo)}] {name} {row['variant']} seed {row['seed']}: {told}", flush=True)
-            write(name, suite, rows, pictures=False)
-    write(name, suite, rows, pictures=True)
+            write(name, suite, rows, options, pictures=False)
+    write(name, suite, rows, options, pictures=True)
 
 
 def main() -> None:
@@ -408,6 +461,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--root", default="data", help="folder that holds the data sets")
+    parser.add_argument("--resnet20", help="weights of the ResNet-20 that judges CIFAR-10")
     parser.add_argument("--table", action="store_true", help="no runs, only the table and the picture")
     parser.add_argument("--again", action="store_true", help="repeat runs that are there already")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
@@ -415,7 +469,7 @@ def main() -> None:
     if options.run:
         warnings.simplefilter("ignore")
         suite, variant, seed = options.run
-        print(json.dumps(run(suite, variant, int(seed), options.steps, options.root)))
+        print(json.dumps(run(suite, variant, int(seed), options)))
         return
     for name in GROUPS.get(options.suite, [options.suite]):
         measure(name, options)

@@ -27,7 +27,8 @@ def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | No
     """Norm of the critic's gradient at each input, differentiable with respect to the critic's parameters.
 
     Computed in float32 whatever the autocast mode: the square of a half-precision gradient overflows. A critic that
-    answers with a patch map is taken as the mean of its map. Compiled where the critic is a method of a model that is.
+    answers with a patch map is taken as the mean of its map. Compiled where the critic is a method of a model that is;
+    without a forward pass of its own where a model's loss has already asked the same in float32.
 
     Args:
         critic: ``critic(x)`` or ``critic(x, y)`` → logits, or a tuple that begins with them; a logit for each point,
@@ -43,9 +44,11 @@ def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | No
         tensor([5., 5.])
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-        compiled = getattr(getattr(critic, "__self__", None), "compiled_input_gradient", None)
-        gradient = (compiled or input_gradient)(critic, x, y)
+        known, critic = getattr(critic, "input_gradient", None), getattr(critic, "ask", critic)
+        if known is None or (gradient := known(x, y)) is None:
+            x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
+            compiled = getattr(getattr(critic, "__self__", None), "compiled_input_gradient", None)
+            gradient = (compiled or input_gradient)(critic, x, y)
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from lit_gans.cli import COMMANDS, main
 from lit_gans.commands import resuming, training
 from lit_gans.commands.sampling import write_grid
-from lit_gans.models import CGAN, GAN
+from lit_gans.models import CGAN, GAN, InfoGAN
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
 
 ROOT = Path(__file__).parents[1]
@@ -470,6 +470,44 @@ def test_labels_are_stored_and_can_be_chosen(conditional, capsys):
     assert not Path("x.png").exists()
 
 
+def test_codes_can_be_chosen(tmp_path_factory, checkpoint, capsys):
+    torch.manual_seed(0)
+    sizes = {"image_size": 8, "widths": [16]}
+    networks = MLPGenerator(latent_dim=8 + 5, **sizes), MLPDiscriminator(head=7, **sizes)
+    model = InfoGAN(*networks, categorical=[3], continuous=2, latent_dim=8)
+    path = save(model, tmp_path_factory.mktemp("codes") / "last.ckpt")
+    sample(path, "-n", 6, "-o", "drawn.npz")
+    sample(path, "-n", 6, "-o", "chosen.npz", "--codes", 2, "-", -0.5)
+    drawn, chosen = np.load("drawn.npz"), np.load("chosen.npz")
+    assert chosen["codes"][:, :3].tolist() == [[0, 0, 1]] * 6
+    assert np.array_equal(chosen["codes"][:, 3], drawn["codes"][:, 3])
+    assert chosen["codes"][:, 4].tolist() == [-0.5] * 6
+    expected = ((model.sample(6, y=chosen["codes"], seed=0) + 1) * 127.5).round().clamp(0, 255).byte()
+    assert np.array_equal(chosen["images"], expected.permute(0, 2, 3, 1).numpy())
+    for words, told in {
+        (3, 0, 0): "must be in 0..2, got 3",
+        (0.5, 0, 0): "must be in 0..2, got 0.5",
+        (1, 0): "has 1 categorical and 2 continuous codes, got 2 values",
+    }.items():
+        assert told in refused(capsys, "sample", path, "-o", "x.png", "--codes", *words)
+    assert "GAN has none" in refused(capsys, "sample", checkpoint, "-o", "x.png", "--codes", 1)
+    assert not Path("x.png").exists()
+
+
+def test_batch_statistics_can_be_estimated_anew(tmp_path_factory, checkpoint, capsys):
+    torch.manual_seed(0)
+    sizes = {"image_size": 8, "widths": [16]}
+    model = GAN(MLPGenerator(latent_dim=8, norm="batch", **sizes), MLPDiscriminator(**sizes), latent_dim=8)
+    path = save(model, tmp_path_factory.mktemp("norms") / "last.ckpt")
+    sample(path, "-n", 4, "-o", "as_trained.npz")
+    sample(path, "-n", 4, "-o", "anew.npz", "--standing", 3)
+    model.generator = model.standing_statistics(batches=3)
+    expected = ((model.sample(4, seed=0) + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(np.load("anew.npz")["images"], expected)
+    assert not np.array_equal(np.load("as_trained.npz")["images"], expected)
+    assert "has no batch norm" in refused(capsys, "sample", checkpoint, "-o", "x.png", "--standing", 3)
+
+
 def test_a_class_for_a_model_without(checkpoint, capsys):
     assert "has no classes" in refused(capsys, "sample", checkpoint, "--class", 1, "-o", "x.png")
 
@@ -523,6 +561,7 @@ def test_a_full_disk_leaves_no_half_file(output, existing, checkpoint, capsys, m
         (["-n", "0"], "at least 1, got 0"),
         (["--seed", "99999999999999999999"], r"--seed must be in 0\.\."),
         (["--batch-size", "0"], "at least 1"),
+        (["--standing", "-1"], "--standing must not be negative"),
         (["--device", "quantum"], "--device quantum"),
     ],
 )

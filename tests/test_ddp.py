@@ -12,20 +12,55 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from toys import EXTRAS, LATENT, MODELS, SIDE, Batches, networks, trainer
 
+from lit_gans import functional
+from lit_gans.augment import ADA, DiffAugment
 from lit_gans.callbacks import ReplicaCheck
 from lit_gans.data import ImageDataModule
 from lit_gans.models import dragan, ssgan, wgan_gp, wgan_lp
-from lit_gans.regularizers import R1
+from lit_gans.regularizers import (
+    R1,
+    R2,
+    Consistency,
+    GradientPenalty,
+    LatentDiversity,
+    LeCam,
+    Orthogonal,
+    PathLength,
+    consistency,
+    gradient_penalty,
+)
 from lit_gans.strategies import GANDDPStrategy
 
 pytestmark = pytest.mark.slow  # a minute, nearly all of it the one launch
 
 STEPS, BATCH = 7, 4  # three batches an epoch for each rank; the seventh step comes after the last validation
 STRATEGIES = ["ddp", "gan_ddp"]
-RUNS = ["GAN", "GAN-accumulate", "GAN-r1", "GAN-sync", "DCGAN-norm", "WGAN", "WGANGP", "WGANGP-sync", "SNGAN"]
+RUNS = ["GAN", "GAN-accumulate", "GAN-R1", "GAN-sync", "DCGAN-norm", "WGAN", "WGANGP", "WGANGP-sync", "SNGAN"]
 RUNS += ["CGAN", "CGAN-accumulate"]
+
+
+class Mirrored(nn.Module):
+    """An augmentation that draws nothing."""
+
+    def forward(self, x):
+        return x.flip(3)
+
+
+ADD_ONS = {
+    "R1": lambda: [R1(1.0, every=2)],
+    "R2": lambda: [R2(1.0)],
+    "GradientPenalty": lambda: [GradientPenalty()],
+    "LeCam": lambda: [LeCam(0.1)],
+    "bCR": lambda: [Consistency(fake=1.0, augment=Mirrored())],
+    "ICR": lambda: [Consistency(fake=1.0, latent=2.0, augment=Mirrored()), LatentDiversity()],
+    "PathLength": lambda: [PathLength(every=2)],
+    "Orthogonal": lambda: [Orthogonal(1e-2)],
+}
+AUGMENTS = {"DiffAugment": lambda: DiffAugment(["color"]), "ADA": lambda: ADA(kimg=0.1, every=2, target=-1.0)}
 ZOO = sorted(MODELS.keys() - {run.partition("-")[0] for run in RUNS})  # under one strategy, the other being equal
+ZOO += [f"GAN-{name}" for name in (*ADD_ONS, *AUGMENTS) if f"GAN-{name}" not in RUNS]
 PAIRS = [*product(STRATEGIES, RUNS), *(("gan_ddp", name) for name in ZOO)]
+OWN_NOISE = [f"GAN-{name}" for name in AUGMENTS]  # two processes augment other than one would
 BYTES = {"GAN-bytes": 1, "WGANGP-bytes": 5}  # with n_critic; five steps each
 LONG = 200
 
@@ -41,11 +76,16 @@ def drawing_the_same():
         def randint(self, high, size, **_):
             return torch.arange(*size) % high
 
+        def randn(self, shape, **_):
+            return torch.ones(shape)
+
     with pytest.MonkeyPatch.context() as patch:
         for paper in (wgan_gp, wgan_lp):
             patch.setattr(paper, "interpolate", lambda real, fake, rng: 0.3 * real + 0.7 * fake)
         patch.setattr(dragan, "perturb", lambda real, noise, rng: real + noise)
-        patch.setattr(ssgan, "torch", Torch())
+        patch.setattr(gradient_penalty, "interpolate", wgan_gp.interpolate)
+        for module in (ssgan, consistency, functional):
+            patch.setattr(module, "torch", Torch())
         yield
 
 
@@ -55,7 +95,8 @@ def make(run, cls=None, **kwargs):
     generator, discriminator = networks(name, norm=option in ("norm", "sync"))
     if option in ("norm", "sync"):
         discriminator.body.insert(1, nn.BatchNorm1d(16))
-    extra = EXTRAS.get(name, {}) | ({"regularizers": [R1(every=2)]} if option == "r1" else {})
+    extra = EXTRAS.get(name, {}) | ({"regularizers": ADD_ONS[option]()} if option in ADD_ONS else {})
+    extra |= {"augment": AUGMENTS[option]()} if option in AUGMENTS else {}
     extra |= {"pl_weight": 0.0} if name == "StyleGAN2" else {}
     return (cls or MODELS[name])(generator, discriminator, **{"latent_dim": LATENT, "n_critic": 2, **extra, **kwargs})
 
@@ -231,7 +272,8 @@ def test_names_in_the_state_dict_stay(notes, strategy, run):
 @each_run
 def test_ranks_draw_different_noise_and_never_the_same_twice(notes, strategy, run):
     drawn = [tuple(z.flatten().tolist()) for note in notes[strategy, run] for z in note["z"]]
-    assert len(drawn) == 2 * (STEPS + STEPS // 2)
+    own = {"GAN-ICR": STEPS + STEPS // 2, "GAN-PathLength": 2}.get(run, 0)  # latents that an add-on draws
+    assert len(drawn) == 2 * (STEPS + STEPS // 2 + own)
     assert len(set(drawn)) == len(drawn)
 
 
@@ -275,7 +317,7 @@ def joint(notes, tmp_path_factory):
     return replay
 
 
-@pytest.mark.parametrize(("strategy", "run"), [pair for pair in PAIRS if not pair[1].endswith("norm")])
+@pytest.mark.parametrize(("strategy", "run"), [pair for pair in PAIRS if pair[1] not in ("DCGAN-norm", *OWN_NOISE)])
 def test_gradients_equal_those_of_one_process_on_the_joint_batch(notes, joint, strategy, run):
     theirs = notes[strategy, run][0]
     assert equal(theirs["z"], notes["gan_ddp", run][0]["z"])
@@ -295,6 +337,12 @@ def test_batch_statistics_differ_while_training_and_are_averaged_before_validati
         assert equal(some, others)
     for a, b, mean in zip(first["trained"], second["trained"], first["saved"], strict=True):
         torch.testing.assert_close(mean, ((a.double() + b.double()) / 2).to(a.dtype), rtol=1e-6, atol=1e-7)
+
+
+def test_an_adaptive_augmentation_adapts_alike_on_all_processes(notes):
+    (first, second), plain = notes["gan_ddp", "GAN-ADA"], [b for b, _ in make("GAN-ADA").named_buffers()]
+    assert equal(first["trained"], second["trained"])
+    assert first["trained"][plain.index("augment.p")] > 0
 
 
 @pytest.mark.parametrize("run", BYTES)

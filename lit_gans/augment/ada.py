@@ -26,7 +26,8 @@ class ADA(Augmentation):
 
     Differs from the paper: flips, quarter turns and whole-pixel shifts copy pixels, where the paper has them filtered
     along with the other geometry; images are reflected endlessly, not as far as is needed; the wavelet filter's delay
-    is accounted for exactly. The p of appendix B holds for all transformations, as there.
+    is accounted for exactly; p ends at 1, where the published code has no upper bound. The p of appendix B holds for
+    all transformations, as there.
 
     Args:
         blit: x-flips, quarter turns, shifts by whole pixels. This and the next two are "bgc", the paper's choice.

@@ -19,9 +19,9 @@ class DiffAugment(Augmentation):
 
     Each image has random numbers of its own. Color: brightness, saturation, contrast, in this order. Translation: by
     up to an eighth of the size either way, zeros flow in. Cutout: a square of half the size becomes zero; its centre is
-    any pixel, so that it may stick out. Grey images have no saturation, which then changes nothing.
+    anywhere, so that it may stick out. Grey images have no saturation, which then changes nothing.
 
-    Differs from the paper: none known; it leaves open where the square may lie and how sizes are rounded.
+    Differs from the paper: none; ranges, and where the square may lie, are those of the published code.
 
     Args:
         policy: Which of color, translation and cutout, applied in the order given; all three where data are few.
@@ -104,13 +104,10 @@ def translate(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def cut_randomly(x: Tensor) -> Tensor:
-    """A hole of half the size around a pixel drawn uniformly."""
-    height, width = x.shape[2:]
-    return cut(
-        x,
-        torch.randint(height, (len(x),), device=x.device) - (height + 2) // 4,
-        torch.randint(width, (len(x),), device=x.device) - (width + 2) // 4,
-    )
+    """A hole of half the size, whose centre is uniform over the image, borders included."""
+    holes = [((size + 1) // 2, size) for size in x.shape[2:]]
+    top, left = (torch.randint(size + 1 - hole % 2, (len(x),), device=x.device) - hole // 2 for hole, size in holes)
+    return cut(x, top, left)
 
 
 def cut(x: Tensor, top: Tensor, left: Tensor) -> Tensor:

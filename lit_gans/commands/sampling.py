@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from lit_gans.models import GAN
 
@@ -25,6 +26,8 @@ def main(command: str, words: list[str]) -> None:
         raise UserError(f"-o {arguments.output}: end it with .png (one grid), .npz (arrays) or / (single images)")
     if arguments.n < 1 or arguments.batch_size < 1:
         raise UserError(f"-n and --batch-size must be at least 1, got {arguments.n} and {arguments.batch_size}")
+    if arguments.standing < 0:
+        raise UserError(f"--standing must not be negative, got {arguments.standing}")
     if not 0 <= arguments.seed < 2**62:
         raise UserError(f"--seed must be in 0..2^62 - 1, got {arguments.seed}")
     refuse_existing(output, arguments.overwrite)
@@ -40,8 +43,12 @@ def main(command: str, words: list[str]) -> None:
         raise UserError(f"--device {arguments.device}: {str(error).splitlines()[0]}") from error
     codes = getattr(model, "code_width", None)
     if codes and arguments.label is not None:
-        raise UserError(f"--class: {type(model).__name__} draws codes in the place of classes; leave it out")
+        raise UserError(f"--class: {type(model).__name__} draws codes in the place of classes; use --codes")
     _, labels = model.draw_inputs(arguments.n, arguments.label, arguments.seed)
+    if arguments.codes:
+        labels = chosen_codes(model, labels, arguments.codes)
+    if arguments.standing:
+        estimate_statistics(model, arguments)
     batches, made = image_batches(model, labels, arguments), "images"
     with staged(output, directory=kind == "directory") as target:
         if kind == "directory":
@@ -68,16 +75,58 @@ def parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", default="samples.png", help="x.png, x.npz or a directory/ (samples.png)")
     parser.add_argument("--class", dest="label", type=int, metavar="K", help="all of class K, for conditional models")
     parser.add_argument(
+        "--codes",
+        nargs="+",
+        type=code,
+        metavar="C",
+        help="InfoGAN: a value for each code, a category's number or a number in -1..1; - leaves it to the seed",
+    )
+    parser.add_argument(
         "--truncation",
         type=float,
         metavar="T",
         help="less variety, more fidelity: bound of z (BigGAN), psi (StyleGAN2)",
+    )
+    parser.add_argument(
+        "--standing",
+        type=int,
+        default=0,
+        metavar="N",
+        help="estimate batch norm's statistics anew from N batches, which truncation wants (0: as trained)",
     )
     parser.add_argument("--batch-size", type=int, default=256, help="images made at a time (256)")
     parser.add_argument("--no-ema", dest="ema", action="store_false", help="the live generator, not its average")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at the output path")
     return parser
+
+
+def code(word: str) -> float | None:
+    """The value of a code; None for one that is drawn."""
+    return None if word == "-" else float(word)
+
+
+def chosen_codes(model: Any, drawn: "Tensor | None", values: list[float | None]) -> "Tensor":
+    """The codes of the images, those that were given in the place of the drawn ones."""
+    if not hasattr(model, "set_codes"):
+        raise UserError(f"--codes: {type(model).__name__} has none; leave it out")
+    try:
+        codes: Tensor = model.set_codes(drawn, values)
+    except ValueError as error:
+        raise UserError(f"--codes: {error}") from error
+    return codes
+
+
+def estimate_statistics(model: "GAN", arguments: argparse.Namespace) -> None:
+    """Have the sampled generator's batch norm fit its samples."""
+    averaged = arguments.ema and hasattr(model, "g_ema")
+    try:
+        network = model.standing_statistics(
+            arguments.truncation, arguments.standing, seed=arguments.seed, ema=arguments.ema
+        )
+    except ValueError as error:
+        raise UserError(f"--standing: {error}") from error
+    setattr(model, "g_ema" if averaged else "generator", network)
 
 
 def image_batches(model: "GAN", labels: object, arguments: argparse.Namespace) -> "Iterator[np.ndarray]":

@@ -55,12 +55,14 @@ class ACGAN(GAN):
     ) -> dict[str, Tensor]:
         """Equations 2 and 3, negated: sources and classes of real and of generated images."""
         assert y is not None
-        (real_logits, real_scores), (fake_logits, fake_scores) = self.discriminate(real), self.discriminate(fake)
+        y_fake = y if y_fake is None else y_fake
+        real_logits, real_scores = self.discriminate(real, y)
+        fake_logits, fake_scores = self.discriminate(fake, y_fake)
         return {
             "real": F.softplus(-real_logits).mean(),
             "fake": F.softplus(fake_logits).mean(),
             "real_class": self.class_weight * F.cross_entropy(real_scores, y),
-            "fake_class": self.class_weight * F.cross_entropy(fake_scores, y if y_fake is None else y_fake),
+            "fake_class": self.class_weight * F.cross_entropy(fake_scores, y_fake),
         }
 
     def generator_loss(

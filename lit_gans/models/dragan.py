@@ -20,8 +20,8 @@ class DRAGAN(GAN):
     Sharp gradients of the discriminator near real points lead to local equilibria and mode collapse; the penalty is
     taken at perturbed real points only.
 
-    Differs from the paper: the slope is that of the logits; the noise is normal, :math:`δ \sim N(0, c I)` as in section
-    2.3, and not uniform with half the standard deviation of the batch, as in the published code.
+    Differs from the paper: none; its published code draws δ from 0 to half the standard deviation of the batch, where
+    the noise here is normal, :math:`δ \sim N(0, c I)` as in section 2.3, and takes Adam's values (1e-4, 0.5, 0.9).
 
     Args:
         gp_weight: λ, 10 in section 2.3.

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
 from torch import Tensor
 
 from lit_gans.models.mechanics.base import PLAYERS, Player, TwoPlayerModule, parts_of
+from lit_gans.models.mechanics.sharing import shared_answers
 
 __all__ = ("GAN",)
 
@@ -95,17 +95,17 @@ class GAN(TwoPlayerModule):
         self, player: Player, real: Tensor, z: Tensor, y: Tensor | None, y_fake: Tensor | None, step: int | None
     ) -> dict[str, Tensor]:
         """Generate, and return the player's named loss terms, those of its regularizers included."""
-        self.take_turn(player, step)
+        due = self.take_turn(player, step)
         with torch.set_grad_enabled(player == "generator"):
             fake = self.generate(z, y_fake)
         loss = self.generator_loss if player == "generator" else self.discriminator_loss
-        terms = loss(real, fake, y) if y_fake is y else loss(real, fake, y, y_fake)
-        for penalty in self.regularizers:
-            if penalty.player == player and (scale := self.lazy(penalty.every)):
+        labels = (y,) if y_fake is y else (y, y_fake)
+        with shared_answers(self, player, due, real, fake) as (real, fake):
+            terms = loss(real, fake, *labels)
+            for penalty, factor in due.items():
                 if penalty.name in terms:
                     raise ValueError(f"two loss terms are called {penalty.name!r}: leave the add-on out")
-                value = penalty(self, real, fake, y) if y_fake is y else penalty(self, real, fake, y, y_fake)
-                terms[penalty.name] = scale * penalty.weight_of(self, real) * value
+                terms[penalty.name] = factor * penalty.weight_of(self, real) * penalty(self, real, fake, *labels)
         return terms
 
     def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ class GAN(TwoPlayerModule):
         with self.frozen("discriminator") if player == "generator" else nullcontext():
             for count, closure in enumerate(closures, start=1):
                 terms = closure()
-                with _block_parallel_sync_behavior(self.trainer.strategy, block=count < len(closures)):
+                with self.averaging(count == len(closures)):
                     self.manual_backward(reduce(add, terms.values()))
                 for name, term in terms.items():
                     totals[name] = totals[name] + term.detach() if name in totals else term.detach()

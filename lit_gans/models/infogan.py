@@ -29,7 +29,7 @@ class InfoGAN(CodedModule, GAN):
     has the scores of each categorical code, then the means and the log standard deviations of the continuous ones, as
     ours do with ``head=sum(categorical) + 2 * continuous``. ``train/mutual_information`` is :math:`L_I`, in nats.
 
-    Differs from the paper: none.
+    Differs from the paper: none; its code draws uniform noise, weighs continuous codes by 1 and fixes their deviation.
 
     Args:
         categorical: Number of values of each categorical code; one of 10 for MNIST, appendix C.1.
@@ -63,9 +63,10 @@ class InfoGAN(CodedModule, GAN):
         self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Equation 6: Q is trained with the discriminator, on generated images alone."""
-        real_logits, (fake_logits, q) = self.discriminate(real)[0], self.discriminate(fake)
+        codes = y if y_fake is None else y_fake
+        real_logits, (fake_logits, q) = self.discriminate(real, y)[0], self.discriminate(fake, codes)
         terms = {"real": F.softplus(-real_logits).mean(), "fake": F.softplus(fake_logits).mean()}
-        return terms | self.information(q, y if y_fake is None else y_fake)
+        return terms | self.information(q, codes)
 
     def generator_loss(
         self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None

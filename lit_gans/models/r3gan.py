@@ -32,6 +32,7 @@ class R3GAN(GAN):
     """
 
     double_backward, tells_by_sign, slope_target = True, False, 0.0
+    slopes_at = ("real", "fake")
 
     def __init__(
         self,

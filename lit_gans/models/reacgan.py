@@ -26,7 +26,7 @@ class ReACGAN(HingeGAN):
     ``forward(x)`` answers (logits, embedding), as ours do with ``head=embed_dim``, and is given the proxies. Both
     networks are spectrally normalised.
 
-    Differs from the paper: none; :math:`m_n = 1 - m_p`, as in its published code.
+    Differs from the paper: none; :math:`m_n = 1 - m_p`, as in its code, which shifts the negatives by their maximum.
 
     Args:
         num_classes: Number of classes.
@@ -67,7 +67,7 @@ class ReACGAN(HingeGAN):
         self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Equation 7: the classes of real images."""
-        (real_logits, embedding), fake_logits = self.discriminate(real), self.discriminate(fake)[0]
+        (real_logits, embedding), fake_logits = self.discriminate(real, y), self.discriminate(fake, y)[0]
         terms = {"real": F.relu(1 - real_logits).mean(), "fake": F.relu(1 + fake_logits).mean()}
         return {**terms, "class": self.class_loss(embedding, y)}
 

@@ -20,7 +20,7 @@ class SAGAN(HingeGAN):
     discriminator learns four times as fast, with one update for each of the generator (section 4.2). Attention is in
     the networks: ``networks.SAGANGenerator`` and ``networks.SAGANDiscriminator``.
 
-    Differs from the paper: none.
+    Differs from the paper: none; its published code leaves Adam's β₂ at 0.999.
 
     Args:
         g_lr: 1e-4, section 4.2.

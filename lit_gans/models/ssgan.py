@@ -23,8 +23,8 @@ class SSGAN(SNGAN):
     collaborate, and the discriminator does not forget. It answers (logits, rotation scores), as ours do with
     ``head=4``.
 
-    Differs from the paper: each image is rotated by one angle that is drawn for it, where the paper rotates a quarter
-    of the batch by all four.
+    Differs from the paper: each image is rotated by one angle that is drawn for it, where the published code rotates a
+    part of the batch by all four.
 
     Args:
         g_rotation: α, 0.2 in section 4.

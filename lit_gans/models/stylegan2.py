@@ -24,11 +24,12 @@ class StyleGAN2(StyleModule, GAN):
 
     The styles of ``networks.StyleGAN2Generator`` are mixed, and pulled to their mean by ``sample(n, truncation=ψ)``; a
     generator without ``mapping`` and ``synthesis`` is taken as a function of z. Differs from the paper: γ by rule;
-    styles are mixed in each image by itself, and not where path lengths are measured.
+    styles are mixed in each image by itself, and not where path lengths are measured; a lazy penalty joins the update
+    it is due at, where the published code gives it one of its own.
 
     Args:
         r1_gamma: γ; 10 in appendix B. None: by resolution and batch, ``functional.gamma_for``.
-        pl_weight: γ_pl, 2 in the published code.
+        pl_weight: γ_pl, 2 in the published code, which takes pl_every = 4.
         r1_every, pl_every: Updates of the player between two evaluations of its penalty; 16 and 8, appendix B.
         style_mixing: Share of images made of the styles of two latents; 0.9, as latent_dim 512, appendix B.
         g_lr, d_lr: 0.002, appendix B; scaled by k / (k + 1) for a penalty at every k-th update.

@@ -90,7 +90,8 @@ class MLPAutoencoder(Autoencoder):
 class DCGANAutoencoder(Autoencoder):
     """Images to codes and back through strided convolutions (EBGAN, appendix: 4x4, stride 2, 64, 128 ... channels).
 
-    Images come back in [-1, 1]. The encoder is ``DCGANDiscriminator`` with ``code_dim`` answers in place of one, the decoder ``DCGANGenerator``.
+    Images come back in [-1, 1]. The encoder is ``DCGANDiscriminator`` with ``code_dim`` answers in place of one, the
+    decoder ``DCGANGenerator``.
     Differs from the paper: the code is a vector behind a linear layer instead of a map, so that the pulling-away term
     sees the same thing at all image sizes.
 

@@ -55,6 +55,7 @@ class GradientPenalty(Regularizer):
             raise ValueError("GradientPenalty: no slope is below center=0, so one_sided changes nothing: leave it out")
         self.center, self.one_sided, self.at, self.noise = center, one_sided, at, noise
         self.slope_target = None if one_sided else center
+        self.slopes_at = (at,) if at in ("real", "fake") else ()
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """The penalty without λ; points between samples take the labels of the real ones."""

@@ -21,7 +21,7 @@ class R1(Regularizer):
         every: Updates between two evaluations; the penalty is scaled by it. 1 in the paper, 16 in StyleGAN2.
     """
 
-    name, slope_target = "r1", 0.0
+    name, slope_target, slopes_at = "r1", 0.0, ("real",)
 
     def __init__(self, weight: float | None = None, every: int = 1) -> None:
         super().__init__(0.0 if weight is None else weight, every)
@@ -42,7 +42,7 @@ class R2(R1):
     .. math:: R_2 = \frac{γ}{2} \, E_{z} \|∇_x D(G(z))\|^2
     """
 
-    name = "r2"
+    name, slopes_at = "r2", ("fake",)
 
     def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
         """Equation 10 without γ."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import torch
 from lightning import Callback
 from lightning.pytorch.core.optimizer import do_nothing_closure
+from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -80,6 +81,7 @@ class TwoPlayerModule(CheckpointModule):
     double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
     couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which the paper's own penalty holds the discriminator
+    slopes_at: Sequence[str] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
     tells_by_sign = True  # whether logits above 0 mean real
     needs_labels = False  # whether there is no such model without classes
     pack = 1  # samples the discriminator judges together
@@ -208,10 +210,20 @@ class TwoPlayerModule(CheckpointModule):
         with torch.autocast(self.device.type, enabled=False):
             super().manual_backward(loss, *args, **kwargs)
 
-    def take_turn(self, player: Player, step: int | None) -> None:
-        """Note which of its updates a player is at; a step of None teaches nothing."""
+    def averaging(self, average: bool) -> Any:
+        """Whether gradients of the backward passes within are averaged over processes, or only summed up here."""
+        return _block_parallel_sync_behavior(self.trainer.strategy, block=not average)
+
+    def take_turn(self, player: Player, step: int | None) -> dict[Regularizer, int]:
+        """Note which of its updates a player is at; a step of None teaches nothing.
+
+        Returns:
+            The player's add-ons that are due, each with the factor of its laziness.
+        """
         self.turn = step if step is None or player == "discriminator" else step // self.n_critic
         self.lazily = False
+        factors = {penalty: self.lazy(penalty.every) for penalty in self.regularizers if penalty.player == player}
+        return {penalty: factor for penalty, factor in factors.items() if factor}
 
     def lazy(self, every: int) -> int:
         """The factor of a penalty that is due at every so many updates: 0 at the others; 1 where nothing is learnt."""

@@ -59,6 +59,33 @@ class CodedModule(SamplingModule):
         ]
         return torch.cat([*one_hot, torch.rand(n, self.continuous, generator=rng, device=device) * 2 - 1], dim=1)
 
+    def set_codes(self, codes: Tensor, values: Sequence[float | None]) -> Tensor:
+        """Drawn codes (n, code_width) with some of them as given.
+
+        Args:
+            codes: As ``draw_labels`` draws them.
+            values: One for each code: the number of the category, counted from 0, of a categorical one, the value of a
+                continuous one; None leaves what was drawn.
+
+        Raises:
+            ValueError: if these are not as many as there are codes, or there is no such category.
+        """
+        if len(values) != len(self.categorical) + self.continuous:
+            told = f"{len(self.categorical)} categorical and {self.continuous} continuous"
+            raise ValueError(f"{type(self).__name__} has {told} codes, got {len(values)} values")
+        widths = [*self.categorical, *[1] * self.continuous]
+        parts = list(codes.clone().split(widths, dim=1))
+        for part, value, categories in zip(parts, values, [*self.categorical, *[0] * self.continuous], strict=True):
+            if value is None:
+                continue
+            if not categories:
+                part.fill_(value)
+            elif value in range(categories):
+                part.zero_()[:, int(value)] = 1
+            else:
+                raise ValueError(f"a categorical code must be in 0..{categories - 1}, got {value:g}")
+        return torch.cat(parts, dim=1)
+
     def _given_labels(self, y: Any, n: int) -> Tensor:
         codes = torch.as_tensor(y, dtype=torch.float32).cpu()
         if codes.shape[-1:] != (self.code_width,) or codes.ndim > 2 or (codes.ndim == 2 and len(codes) != n):

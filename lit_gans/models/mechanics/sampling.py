@@ -1,5 +1,6 @@
 """Noise and sampling: everything random is a pure function of a seed and an index."""
 
+import copy
 import os
 from collections.abc import Sequence
 
@@ -141,6 +142,42 @@ class SamplingModule(LightningModule):
             raise ValueError(f"{type(self).__name__} knows no truncation: leave it out")
         images: Tensor = network(z) if y is None else network(z, y)
         return images
+
+    @torch.no_grad()
+    def standing_statistics(
+        self,
+        truncation: float | None = None,
+        batches: int = 100,
+        batch_size: int = 64,
+        seed: int = 0,
+        ema: bool = True,
+    ) -> nn.Module:
+        """A copy of the generator whose batch norm has the statistics of samples, at this truncation.
+
+        Brock et al. 2019, arXiv:1809.11096, appendix A: the means over so many forward passes. Put it in the place of
+        ``g_ema``, or of ``generator``, to sample from it.
+
+        Args:
+            truncation: As for ``sample``.
+            batches: Forward passes.
+            batch_size: Samples of each.
+            seed: Of their latents.
+            ema: Copy the averaged generator where there is one.
+
+        Raises:
+            ValueError: if the generator has no batch norm.
+        """
+        network = copy.deepcopy(getattr(self, "g_ema", self.generator) if ema else self.generator).eval()
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            raise ValueError(f"{type(network).__name__} has no batch norm whose statistics could be estimated")
+        for layer in norms:
+            layer.reset_running_stats()
+            layer.momentum, layer.training = None, True  # the plain mean over passes
+        for start in range(0, batches * batch_size, batch_size):
+            z, y = self.draw_inputs(batch_size, seed=seed, start=start)
+            self.render(network, z.to(self.device), None if y is None else y.to(self.device), truncation)
+        return network.eval()
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] from latents (N, latent_dim) and, for a conditional model, labels (N,)."""

@@ -1,7 +1,5 @@
 """Less variety for more fidelity, by latents nearer to their mean."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -18,24 +16,6 @@ class TruncatedModule(SamplingModule):
     def render(self, network: nn.Module, z: Tensor, y: Tensor | None, truncation: float | None = None) -> Tensor:
         """Images of latents folded into [-truncation, truncation], which then are truncated normal."""
         return super().render(network, z if truncation is None else truncated_normal(z, truncation), y)
-
-    @torch.no_grad()
-    def standing_statistics(
-        self, truncation: float | None = None, batches: int = 100, batch_size: int = 64, seed: int = 0
-    ) -> nn.Module:
-        """A copy of the averaged generator whose batch norm has the statistics of samples at this truncation.
-
-        Appendix A there: the means over so many forward passes. Put it in the place of ``g_ema`` to sample from it.
-        """
-        network = copy.deepcopy(getattr(self, "g_ema", self.generator)).eval()
-        norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-        for layer in norms:
-            layer.reset_running_stats()
-            layer.momentum, layer.training = None, True  # the plain mean over passes
-        for start in range(0, batches * batch_size, batch_size):
-            z, y = self.draw_inputs(batch_size, seed=seed, start=start)
-            self.render(network, z.to(self.device), None if y is None else y.to(self.device), truncation)
-        return network.eval()
 
 
 def truncated_normal(z: Tensor, bound: float) -> Tensor:
