@@ -3,8 +3,8 @@
     python -m benchmarks.model_pages
 
 What a page says comes from docstrings, signatures, configs, two steps of training on toy data and the results in
-benchmarks/results; only the sentence on when to use a model is written here. Writes docs/models/<variant>.md and
-docs/formulas.md, which tests/test_docs.py compares with the sources.
+benchmarks/results; only the sentence on when to use a model is written here. Writes docs/models/<variant>.md,
+docs/formulas.md and the tables of results in README.md, which tests/test_docs.py compares with the sources.
 """
 
 import ast
@@ -29,8 +29,10 @@ from lit_gans.models.mechanics.base import TwoPlayerModule
 
 ROOT = Path(__file__).parents[1]
 MODELS = [name for names in FAMILIES.values() for name in names]
+ZOO = re.compile(r"(<!-- zoo -->\n).*?(\n<!-- /zoo -->)", re.DOTALL)
 DEFAULTS = "test_every_model_has_its_papers_defaults"
-SUITES = ("ring", "grid", "digits", "mnist", "limited", "stacked")
+RESULTS = ROOT / "benchmarks" / "results"
+SUITES = ("ring", "grid", "digits", "mnist", "limited", "stacked", "cifar10")
 WHEN = {
     "GAN": "As the first thing to try on small data, and as the measure of all others.",
     "MinimaxGAN": "To study the game, above all how the generator's gradient vanishes; never to draw images.",
@@ -236,16 +238,73 @@ def runs(stem: str) -> str:
 
 
 def results(name: str) -> str:
-    """A table of what the suites in benchmarks/results measured, at the end of training."""
+    """A table of what the suites in benchmarks/results measured, at best and at the end of training."""
     lines = []
     for suite in SUITES:
-        path = ROOT / "benchmarks" / "results" / f"{suite}.json"
-        rows = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
-        if measured := [last(row) for row in rows if row["variant"] == name and last(row)]:
-            lines.append(f"| {suite} | {len(measured)} | {row_of(measured)} |")
+        key, variants = suite_of(suite)
+        rows = variants.get(name, [])
+        if measured := [last(row) for row in rows if last(row)]:
+            best = over_seeds([best_of(key, row) for row in rows if last(row)])
+            lines.append(f"| {suite} | {len(measured)} | `{key}` {best} | {row_of(measured)} |")
     if not lines:
         return "None yet."
-    return "\n".join(["| suite | seeds | after the last step |", "|---|---|---|", *lines])
+    return "\n".join(["| suite | seeds | best | after the last step |", "|---|---|---|---|", *lines])
+
+
+def suite_of(name: str) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+    """What a suite is judged by, and its runs, by variant."""
+    path = RESULTS / f"{name}.json"
+    content = json.loads(path.read_text("utf-8")) if path.is_file() else {"rows": [], "key": ""}
+    variants: dict[str, list[dict[str, Any]]] = {}
+    for row in content["rows"]:
+        variants.setdefault(row["variant"], []).append(row)
+    return content["key"], variants
+
+
+def best_of(key: str, row: dict[str, Any]) -> float:
+    """The best that a run came to: most modes, or the least distance."""
+    if "history" not in row:
+        return last(row)[key]
+    values = [values[key] for _, values in row["history"] if key in values]
+    return max(values) if key == "modes" else min(values)
+
+
+def over_seeds(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3g}{deviation}"
+
+
+def summary() -> str:
+    """The README's tables: every variant in every suite that has it; then the suites of few variants."""
+    heads = ["ring, 8 modes", "grid, 25 modes", "grid, near a mode", "digits, best", "digits, last"]
+    heads += ["MNIST, best", "MNIST, last"]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    for name in MODELS:
+        cells = [cell("ring", name, "modes"), cell("grid", name, "modes"), cell("grid", name, "high_quality")]
+        cells += [cell(suite, name, None, best) for suite in ("digits", "mnist") for best in (True, False)]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    for suite, head in (
+        ("limited", "600 images of MNIST, `fd_mnist`"),
+        ("stacked", "stacked MNIST, modes of 1,000"),
+        ("cifar10", "CIFAR-10, `fd_resnet20`"),
+    ):
+        _, variants = suite_of(suite)
+        lines += ["", f"| {head} | best | last | seeds | steps |", "|---|---|---|---|---|"]
+        for name, rows in variants.items():
+            seeds, steps = len([row for row in rows if last(row)]), rows[0]["steps"]
+            both = " | ".join(cell(suite, name, None, best) for best in (True, False))
+            lines.append(f"| `{name}` | {both} | {seeds} | {steps:,} |")
+    return "\n".join(lines)
+
+
+def cell(suite: str, name: str, metric: str | None, best: bool = False) -> str:
+    """Mean and deviation over the seeds of what a suite is judged by, or of another metric; empty without runs."""
+    key, variants = suite_of(suite)
+    rows = [row for row in variants.get(name, []) if last(row)]
+    if not rows:
+        return ""
+    return over_seeds([best_of(key, row) if best else last(row)[metric or key] for row in rows])
 
 
 def last(row: dict[str, Any]) -> dict[str, float]:
@@ -310,6 +369,8 @@ def main() -> None:
         stem = getattr(lit_gans.models, name).__module__.rpartition(".")[2]
         (ROOT / "docs" / "models" / f"{stem}.md").write_text(page(name), "utf-8")
     (ROOT / "docs" / "formulas.md").write_text(formulas(), "utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (ROOT / "README.md").write_text(ZOO.sub(lambda found: f"{found[1]}{summary()}{found[2]}", readme), "utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from lightning import Trainer, seed_everything
 from matplotlib.figure import Figure
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR
+from tqdm.auto import tqdm
 
 import lit_gans.models
 from lit_gans import networks
@@ -153,8 +154,9 @@ DIGITS: dict[str, dict[str, Any]] = {
     "WGAN": ONE | {"clip": 0.05},
     "DRAGAN": {"gp_weight": 1.0},
     "R3GAN": {"gamma": 1.0},
-    "EBGAN": {"margin": 0.5},
-    "BEGAN": {"gamma": 0.7, "k_lr": 0.01},
+    "EBGAN": {"margin": 0.1},
+    "BEGAN": {"gamma": 0.9, "k_lr": 0.1, "g_lr": 5e-4, "d_lr": 5e-4},
+    "ACGAN": {"class_weight": 0.1},
     "UnrolledGAN": {"steps": 3},
     "StyleGAN2": {"r1_gamma": 1.0, "r1_every": 4, "pl_weight": 0.0},
 }
@@ -198,7 +200,7 @@ SUITES = {
         common={"latent_dim": 32, "ema_decay": 0.999, "g_lr": 1e-3, "d_lr": 1e-3},
     ),
     "mnist": Suite(
-        ["GAN", "LSGAN", "HingeGAN", "WGANGP", "DRAGAN", "RaGAN", "R3GAN", "SNGAN", "PacGAN", "CGAN", "ACGAN"],
+        ["GAN", "LSGAN", "HingeGAN", "WGANGP", "DRAGAN", "R3GAN", "SNGAN", "CGAN", "ProjectionGAN"],
         1_500,
         ("fd", "classes"),
         "fd_mnist",
@@ -377,7 +379,7 @@ def table(name: str, suite: Suite, rows: list[dict[str, Any]]) -> str:
         ranked.append((statistics.mean(final) * (-1 if suite.higher else 1), cells))
     lines += ["| " + " | ".join(cells) + " |" for _, cells in sorted(ranked, key=lambda pair: pair[0])]
     common = ", ".join(f"`{key}={value}`" for key, value in suite.common.items())
-    about = f"All: {common}, falling linearly to zero; best and final are means over the seeds ± standard deviations."
+    about = f"All: {common}; learning rates fall linearly to zero; means over the seeds ± standard deviations."
     return "\n".join([*lines, "", about, ""])
 
 
@@ -441,14 +443,15 @@ def measure(name: str, options: argparse.Namespace) -> None:
         if row["steps"] == steps and row["recipe"] == recipe_of(suite, row["variant"]) and "error" not in row
     }
     todo = [] if options.table else [pair for pair in wanted if pair not in done]
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(todo), desc=name, unit="run", disable=None) as bar:
         jobs = [pool.submit(worker, name, variant, seed, steps, options) for variant, seed in todo]
-        for count, job in enumerate(jobs, start=1):
+        for job in as_completed(jobs):
             row = job.result()
             rows = [r for r in rows if (r["variant"], r["seed"]) != (row["variant"], row["seed"])] + [row]
             values = values_of(suite, row)
             told = f"best {best_of(suite, row):.4g} final {values[-1]:.4g}" if values else row.get("error", "no values")
-            print(f"[{count}/{len(todo)}] {name} {row['variant']} seed {row['seed']}: {told}", flush=True)
+            bar.write(f"{name} {row['variant']} seed {row['seed']}: {told}")
+            bar.update()
             write(name, suite, rows, options, pictures=False)
     write(name, suite, rows, options, pictures=True)
 

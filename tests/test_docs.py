@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import lit_gans.models
-from benchmarks.model_pages import MODELS, WHEN, formulas, last, markdown, page, row_of
+from benchmarks.model_pages import MODELS, WHEN, ZOO, formulas, last, markdown, page, row_of, summary
 
 DOCS = Path(__file__).parents[1] / "docs"
 STEMS = {name: getattr(lit_gans.models, name).__module__.rpartition(".")[2] for name in MODELS}
@@ -25,6 +25,11 @@ def test_there_is_one_page_for_each_model():
 def test_the_page_is_what_the_sources_say(name):
     committed = (DOCS / "models" / f"{STEMS[name]}.md").read_text("utf-8")
     assert without_results(committed) == without_results(page(name)), "run python -m benchmarks.model_pages"
+
+
+def test_the_readmes_tables_are_what_was_measured():
+    found = ZOO.search((DOCS.parent / "README.md").read_text("utf-8"))
+    assert found[0] == f"{found[1]}{summary()}{found[2]}", "run python -m benchmarks.model_pages"
 
 
 def test_the_table_of_formulas_is_what_the_tests_say():

@@ -17,9 +17,9 @@ from toys import LATENT, MODELS, Batches, Discriminator, Generator, build, image
 
 from lit_gans.augment import ADA
 from lit_gans.data import ImageDataModule
-from lit_gans.models import GAN, R3GAN, SNGAN, WGAN, WGANGP, AdaptiveClip
+from lit_gans.models import GAN, R3GAN, SNGAN, WGAN, WGANGP, AdaptiveClip, StyleGAN2
 from lit_gans.models.mechanics.compatibility import RULES, check_compatibility, compatibility_table
-from lit_gans.regularizers import R1, R2, GradientPenalty, LeCam, Regularizer
+from lit_gans.regularizers import R1, R2, GradientPenalty, LeCam, PathLength, Regularizer
 
 README = Path(__file__).parents[2] / "README.md"
 COMMAND = (
@@ -522,6 +522,30 @@ def test_layers_without_a_second_derivative(make, tmp_path):
     with pytest.raises(ValueError, match=r"gradient penalty of (WGANGP|R1) and Doubled \(one of its"):
         trainer(tmp_path, max_steps=1).fit(make(Doubled()), loader())
     assert sentences(gan(discriminator=Doubled()), tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda g: gan(StyleGAN2, generator=g), lambda g: gan(generator=g, regularizers=[PathLength()])]
+)
+def test_a_generator_without_a_second_derivative(make, tmp_path):
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    class Doubled(Generator):
+        def forward(self, z):
+            return super().forward(Once.apply(z))
+
+    with pytest.raises(ValueError, match=r"gradient penalty of (StyleGAN2|PathLength) and Doubled \(one of its"):
+        trainer(tmp_path, max_steps=1).fit(make(Doubled()), loader())
+    assert sentences(gan(WGANGP, generator=Doubled()), tmp_path) == {}
+    assert sentences(gan(StyleGAN2, generator=Doubled(), pl_weight=0.0), tmp_path) == {}
 
 
 def test_a_layer_without_a_second_derivative_deep_within(tmp_path):

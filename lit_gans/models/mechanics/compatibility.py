@@ -170,12 +170,17 @@ def _squashed_logits(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
+def _inputs(model: "GAN") -> tuple[Tensor, Tensor | None]:
+    """Two packs of latents, and their labels."""
+    rng, like = torch.Generator().manual_seed(0), next(model.generator.parameters(), torch.zeros(()))
+    z, y = model.draw_latents(2 * model.pack, rng).to(like), model.draw_labels(2 * model.pack, rng)
+    return z, y if y is None else y.to(like.device)
+
+
 @torch.no_grad()
 def _samples(model: "GAN") -> tuple[Tensor, Tensor | None]:
     """Two packs of generated images, and their labels."""
-    rng, like = torch.Generator().manual_seed(0), next(model.generator.parameters(), torch.zeros(()))
-    z, y = model.draw_latents(2 * model.pack, rng).to(like), model.draw_labels(2 * model.pack, rng)
-    y = y if y is None else y.to(like.device)
+    z, y = _inputs(model)
     with isolate_rng(), eval_mode(model):
         return model.generate(z, y), y
 
@@ -274,24 +279,41 @@ def _leads_to_an_error(tensor: Tensor) -> bool:
 
 
 def _no_second_derivative(model: "GAN", trainer: Trainer) -> str | None:
-    """Differentiate the slope at two samples once more, without learning."""
-    penalty = _penalty(model, "discriminator")
-    if penalty is None:
-        return None
-    parameters = [p for p in model.discriminator.parameters() if p.requires_grad]
-    x, y = _samples(model)
+    """Differentiate the slope at two samples once more, without learning; of both networks, where it is asked for."""
+    if (penalty := _penalty(model, "discriminator")) is not None:
+        x, y = _samples(model)
+        if (why := _differentiated_twice(model, model.discriminator, model.discriminate, x, y)) is not None:
+            return f"the gradient penalty of {penalty} and {type(model.discriminator).__name__} ({why})"
+    if (penalty := _penalty_of_generator(model)) is not None:
+        z, y = _inputs(model)
+        if (why := _differentiated_twice(model, model.generator, model.generate, z, y)) is not None:
+            return f"the gradient penalty of {penalty} and {type(model.generator).__name__} ({why})"
+    return None
+
+
+def _penalty_of_generator(model: "GAN") -> str | None:
+    """Whose loss differentiates through a gradient of the generator."""
+    if getattr(model, "pl_weight", 0.0):  # path length of the paper's own
+        return type(model).__name__
+    penalties = (r for r in model.regularizers if r.double_backward and r.player == "generator")
+    return next((type(regularizer).__name__ for regularizer in penalties), None)
+
+
+def _differentiated_twice(
+    model: "GAN", network: nn.Module, function: Callable[..., Tensor], x: Tensor, y: Tensor | None
+) -> str | None:
+    """Why a network's slope has no gradient; None if it has, or what does not fit is for ``check_batch`` to name."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
     try:
         with isolate_rng(), eval_mode(model), torch.enable_grad():
-            slopes = input_gradient(model.discriminate, x.detach().requires_grad_(), y)
+            slopes = input_gradient(function, x.detach().requires_grad_(), y)
             if _leads_to_an_error(slopes):
                 raise RuntimeError("one of its functions is once_differentiable")
             if parameters:
                 torch.autograd.grad(slopes.square().sum(), parameters, allow_unused=True)
     except RuntimeError as error:
-        if not any(word in str(error) for word in ("once_differentiable", "derivative for", "not implemented")):
-            return None  # what else does not fit is named by check_batch
-        why = str(error).partition("\n")[0]
-        return f"the gradient penalty of {penalty} and {type(model.discriminator).__name__} ({why})"
+        if any(word in str(error) for word in ("once_differentiable", "derivative for", "not implemented")):
+            return str(error).partition("\n")[0]
     return None
 
 
@@ -414,10 +436,10 @@ RULES = (
     ),
     Rule(
         "no_second_derivative",
-        "a gradient penalty and a discriminator with a layer that can be differentiated but once",
+        "a gradient penalty, or path lengths, and a network with a layer that can be differentiated but once",
         "error",
         "the penalty's own gradient is the derivative of a derivative",
-        "exchange the layer, or use spectral norm (SNGAN) in place of the penalty",
+        "exchange the layer, or leave the penalty out (spectral norm, SNGAN, can take its place in a discriminator)",
         _no_second_derivative,
     ),
 )
