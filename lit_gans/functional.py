@@ -44,11 +44,8 @@ def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | No
         tensor([5., 5.])
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        known, critic = getattr(critic, "input_gradient", None), getattr(critic, "ask", critic)
-        if known is None or (gradient := known(x, y)) is None:
-            x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-            compiled = getattr(getattr(critic, "__self__", None), "compiled_input_gradient", None)
-            gradient = (compiled or input_gradient)(critic, x, y)
+        shared = getattr(critic, "shared_input_gradient", None)  # of answers that a model's loss has asked for
+        gradient = fresh_input_gradient(critic, x, y) if shared is None else shared(x, y)
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
 
 
@@ -66,6 +63,19 @@ def input_gradient(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = 
     logits = logits_of(critic(x) if y is None else critic(x, y))
     (gradient,) = torch.autograd.grad(logits.reshape(len(logits), -1).mean(1).sum(), x, create_graph=True)
     return gradient
+
+
+def fresh_input_gradient(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = None) -> Tensor:
+    """``input_gradient`` with a forward pass of its own in float32, compiled where the critic's model is.
+
+    Args:
+        critic: As for ``input_gradient_norm``.
+        x: Shape (N, ...).
+        y: Labels of shape (N,), passed on where given.
+    """
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
+    compiled = getattr(getattr(critic, "__self__", None), "compiled_input_gradient", None)
+    return (compiled or input_gradient)(critic, x, y)
 
 
 def logits_of(answer: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import nn
 from lit_gans.cli import COMMANDS, main
 from lit_gans.commands import resuming, training
 from lit_gans.commands.sampling import write_grid
-from lit_gans.models import CGAN, GAN, InfoGAN
+from lit_gans.models import CGAN, GAN, BigGAN, InfoGAN
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
 
 ROOT = Path(__file__).parents[1]
@@ -497,14 +497,22 @@ def test_codes_can_be_chosen(tmp_path_factory, checkpoint, capsys):
 def test_batch_statistics_can_be_estimated_anew(tmp_path_factory, checkpoint, capsys):
     torch.manual_seed(0)
     sizes = {"image_size": 8, "widths": [16]}
-    model = GAN(MLPGenerator(latent_dim=8, norm="batch", **sizes), MLPDiscriminator(**sizes), latent_dim=8)
+    networks = MLPGenerator(latent_dim=8, norm="batch", **sizes), MLPDiscriminator(**sizes)
+    model = BigGAN(*networks, latent_dim=8, ema_decay=0.9)
+    nn.init.normal_(next(model.g_ema.parameters()))  # so that the average is not the generator
     path = save(model, tmp_path_factory.mktemp("norms") / "last.ckpt")
-    sample(path, "-n", 4, "-o", "as_trained.npz")
-    sample(path, "-n", 4, "-o", "anew.npz", "--standing", 3)
-    model.generator = model.standing_statistics(batches=3)
-    expected = ((model.sample(4, seed=0) + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    assert np.array_equal(np.load("anew.npz")["images"], expected)
-    assert not np.array_equal(np.load("as_trained.npz")["images"], expected)
+    sample(path, "-n", 4, "-o", "as_trained.npz", "--truncation", 0.5)
+    for words in ([], ["--no-ema"]):
+        sample(path, "-n", 4, "-o", "anew.npz", "--standing", 3, "--truncation", 0.5, "--overwrite", *words)
+        model = BigGAN.load_from_checkpoint(path, weights_only=True)
+        network = model.standing_statistics(truncation=0.5, batches=3, ema=not words)
+        setattr(model, "generator" if words else "g_ema", network)
+        samples = model.sample(4, seed=0, ema=not words, truncation=0.5)
+        expected = ((samples + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(np.load("anew.npz")["images"], expected)
+        assert not np.array_equal(np.load("as_trained.npz")["images"], expected)
+    words = ["-o", "x.png", "--standing", 3, "--truncation", 0.5]
+    assert "--truncation: GAN knows no truncation" in refused(capsys, "sample", checkpoint, *words)
     assert "has no batch norm" in refused(capsys, "sample", checkpoint, "-o", "x.png", "--standing", 3)
 
 

@@ -1,6 +1,7 @@
 """``sample``: images, or points, from a checkpoint, and nothing else needed."""
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ def main(command: str, words: list[str]) -> None:
     codes = getattr(model, "code_width", None)
     if codes and arguments.label is not None:
         raise UserError(f"--class: {type(model).__name__} draws codes in the place of classes; use --codes")
+    if arguments.truncation is not None and not model.truncates:
+        raise UserError(f"--truncation: {type(model).__name__} knows no truncation: leave it out")
     _, labels = model.draw_inputs(arguments.n, arguments.label, arguments.seed)
     if arguments.codes:
         labels = chosen_codes(model, labels, arguments.codes)
@@ -79,7 +82,7 @@ def parser(command: str) -> argparse.ArgumentParser:
         nargs="+",
         type=code,
         metavar="C",
-        help="InfoGAN: a value for each code, a category's number or a number in -1..1; - leaves it to the seed",
+        help="InfoGAN: for each code a category's number, or a value (trained on -1..1), such as -0.5; - draws it",
     )
     parser.add_argument(
         "--truncation",
@@ -92,7 +95,7 @@ def parser(command: str) -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="estimate batch norm's statistics anew from N batches, which truncation wants (0: as trained)",
+        help="estimate batch norm's statistics anew from N batches of 64, which truncation wants (0: as trained)",
     )
     parser.add_argument("--batch-size", type=int, default=256, help="images made at a time (256)")
     parser.add_argument("--no-ema", dest="ema", action="store_false", help="the live generator, not its average")
@@ -103,7 +106,11 @@ def parser(command: str) -> argparse.ArgumentParser:
 
 def code(word: str) -> float | None:
     """The value of a code; None for one that is drawn."""
-    return None if word == "-" else float(word)
+    if word == "-":
+        return None
+    if not math.isfinite(value := float(word)):
+        raise ValueError(word)
+    return value
 
 
 def chosen_codes(model: Any, drawn: "Tensor | None", values: list[float | None]) -> "Tensor":

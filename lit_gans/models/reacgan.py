@@ -21,10 +21,9 @@ class ReACGAN(HingeGAN):
         L = L^{hinge} - λ \frac1N \sum_i \log \frac{e^{[f_i^T v_{y_i} - m_p]_- / τ}}
             {e^{[f_i^T v_{y_i} - m_p]_- / τ} + \sum_{j: y_j \ne y_i} e^{[f_i^T f_j - m_n]_+ / τ}}
 
-    with f the embeddings of a batch and v the proxies of the classes, of norm 1 (D2D-CE, equation 6): of real images
-    for the discriminator, of generated ones for the generator. The generator is ``forward(z, y)``; the discriminator
-    ``forward(x)`` answers (logits, embedding), as ours do with ``head=embed_dim``, and is given the proxies. Both
-    networks are spectrally normalised.
+    with f the embeddings of real images for :math:`L_D`, of generated ones for :math:`L_G`, and v the classes' proxies,
+    of norm 1 (D2D-CE, equation 6). The generator is ``forward(z, y)``; the discriminator ``forward(x)`` is given the
+    proxies and answers (logits, embedding), as ours do with ``head=embed_dim``. Both get spectral norm.
 
     Differs from the paper: none; :math:`m_n = 1 - m_p`, as in its code, which shifts the negatives by their maximum.
 
@@ -67,7 +66,8 @@ class ReACGAN(HingeGAN):
         self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Equation 7: the classes of real images."""
-        (real_logits, embedding), fake_logits = self.discriminate(real, y), self.discriminate(fake, y)[0]
+        real_logits, embedding = self.discriminate(real, y)
+        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)[0]
         terms = {"real": F.relu(1 - real_logits).mean(), "fake": F.relu(1 + fake_logits).mean()}
         return {**terms, "class": self.class_loss(embedding, y)}
 
@@ -86,7 +86,7 @@ class ReACGAN(HingeGAN):
         return self.weight * d2d_cross_entropy(unit, proxies, y, others, labels, self.margin, self.temperature)
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """Logits and embeddings after ``augment``; labels are for the discriminator to guess, not to see."""
+        """Logits and embeddings after ``augment``; the discriminator is to guess labels, not to see them."""
         return super().discriminate(x)
 
 

@@ -1,6 +1,5 @@
 """What an add-on penalty is."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -11,8 +10,9 @@ __all__ = ("Regularizer",)
 class Regularizer(nn.Module):
     """A penalty that any paper can be combined with: it knows no variant, and asks ``model.discriminate`` itself.
 
-    Within one update the discriminator is asked once about the same images under the same labels; what the loss or
-    another add-on has asked already costs no second forward pass.
+    In an update of the discriminator the same images under the same labels are shown once: what the loss or another
+    add-on has asked costs no second forward pass, nor do slopes, in float32, at images that ``slopes_at`` names. For a
+    second opinion, under other dropout or augmentation, ask about a clone of the images.
 
     A subclass sets ``player`` (whose loss it joins) and ``name`` (its log key ``train/{d,g}_<name>``), and defines
     ``forward(model, real, fake, y)`` → scalar, or ``forward(model, real, fake, y, y_fake=None)`` if it reads the labels
@@ -33,7 +33,7 @@ class Regularizer(nn.Module):
     double_backward = True  # whether it differentiates through a network's gradient (no compiled kernels then)
     couples_samples = False  # whether it is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which it holds the discriminator
-    slopes_at: Sequence[str] = ()  # of "real" and "fake": where it takes slopes
+    slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where it takes slopes
     init_args: dict[str, Any]  # what it was built with, as checkpoints keep it
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Regularizer":

@@ -82,6 +82,7 @@ class Consistency(Regularizer):
         """Algorithm 1 of CR, and algorithms 1 and 2 of ICR, without λ."""
 
         def distance(one: Tensor, other: Tensor, labels: Tensor | None) -> Tensor:
+            other = other.view_as(other)  # asked about anew, if T gives back what it was given
             answer, other_answer = (logits_of(model.discriminate(x, labels)).float() for x in (one, other))
             return (answer - other_answer).square().mean()
 

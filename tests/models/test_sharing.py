@@ -5,11 +5,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from toys import LATENT, build, images, loader, trainer
+from toys import LATENT, build, images
 
 from lit_gans.models import GAN, gan
 from lit_gans.models.mechanics.sharing import Answers
-from lit_gans.regularizers import R1, R2, Consistency, GradientPenalty, LeCam
+from lit_gans.regularizers import R1, R2, Consistency, GradientPenalty, LeCam, Regularizer
 
 ADD_ONS = {
     "R1": [R1(2.0)],
@@ -30,7 +30,7 @@ def apart(model, player, penalties, real, fake):
     yield real, fake
 
 
-def gradients(model, monkeypatch, share, precision=torch.float64):
+def gradients(model, monkeypatch, share, precision=torch.float64, step=0, other_labels=False):
     """Terms and gradients of the discriminator of one play."""
     with monkeypatch.context() as patch:
         if not share:
@@ -39,8 +39,9 @@ def gradients(model, monkeypatch, share, precision=torch.float64):
         model.reseed_global()
         real, z = images(8).to(precision), model.draw_latents(8, model.rng).to(precision)
         y = torch.arange(8) % 3 if model.num_classes else None
+        y_fake = (y + 1) % 3 if other_labels else y
         model.zero_grad()
-        terms = model.play("discriminator", real, z, y, y, step=0)
+        terms = model.play("discriminator", real, z, y, y_fake, step)
         torch.stack(list(terms.values())).sum().backward()
     return terms, [p.grad.clone() for p in model.discriminator.parameters()]
 
@@ -117,11 +118,102 @@ def test_a_penalty_under_autocast_has_a_forward_pass_of_its_own_in_float32():
     assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
-def test_losses_on_held_out_data_are_shared_without_gradients(tmp_path):
+def test_losses_on_held_out_data_are_shared_too(monkeypatch):
+    model, alone = (build("R3GAN", regularizers=[LeCam()]) for _ in range(2))
+    passes = counted(model)
+    terms, _ = gradients(model, monkeypatch, share=True, step=None)
+    expected, _ = gradients(alone, monkeypatch, share=False, step=None)
+    assert len(passes) == 2
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(
+        {name: term.item() for name, term in expected.items()}, rel=1e-9
+    )
+
+
+def test_validation_without_gradients():
+    """Slopes are then taken of an answer of their own."""
     model = build("R3GAN", regularizers=[LeCam()])
-    run = trainer(tmp_path, max_steps=6, limit_val_batches=2)
-    run.fit(model, loader(), loader())
-    assert run.callback_metrics["val/d_loss"].isfinite()
+    model.reseed(0)
+    with torch.no_grad():
+        terms = model.play("discriminator", images(8), torch.randn(8, LATENT), None, None, step=None)
+    assert terms["r1"] > 0
+
+
+@pytest.mark.parametrize("variant", ["ACGAN", "CGAN", "ReACGAN"])
+def test_labels_of_generated_images_that_differ(variant, monkeypatch):
+    model, alone = (build(variant, regularizers=[LeCam(), R2(1.0)]).eval() for _ in range(2))  # spectral norm rests
+    passes = counted(model)
+    (terms, shared), (others, apart) = (
+        gradients(m, monkeypatch, share, other_labels=True) for m, share in ((model, True), (alone, False))
+    )
+    assert len(passes) == 2
+    assert terms["lecam"].item() == pytest.approx(others["lecam"].item(), rel=1e-9)
+    assert all(torch.allclose(one, other, rtol=1e-8, atol=1e-11) for one, other in zip(shared, apart, strict=True))
+
+
+def test_what_changes_with_each_pass_changes_once_for_each_kind(monkeypatch):
+    model = build("GAN", regularizers=[R1(1.0), LeCam()])
+    model.discriminator.body.insert(1, torch.nn.BatchNorm1d(16))
+    gradients(model, monkeypatch, share=True)
+    assert model.discriminator.body[1].num_batches_tracked == 2
+
+
+def test_a_second_opinion_is_one_of_a_clone(monkeypatch):
+    class TwoOpinions(Regularizer):
+        name, double_backward = "opinions", False
+
+        def forward(self, model, real, fake, y):
+            return (model.discriminate(real, y) - model.discriminate(real.clone(), y)).square().mean()
+
+    drop = torch.nn.Dropout(0.5)
+    for penalty in (TwoOpinions(1.0), Consistency(augment=torch.nn.Identity())):
+        model = build("GAN", augment=drop, regularizers=[penalty])
+        assert gradients(model, monkeypatch, share=True)[0][penalty.name] > 0
+
+
+def test_a_discriminate_of_ones_own(monkeypatch):
+    """With an argument more, or an instance's own, which is there again afterwards."""
+
+    class Twice(GAN):
+        def discriminate(self, x, y=None, twice=False):
+            return super().discriminate(x, y) * (1 + twice)
+
+        def discriminator_loss(self, real, fake, y):
+            return {"real": self.discriminate(real, y, twice=True).mean(), "fake": self.discriminate(fake, y).mean()}
+
+    model = build("GAN", regularizers=[LeCam()])
+    model.__class__ = Twice
+    plain, _ = gradients(model, monkeypatch, share=True)
+    assert plain["lecam"].isfinite()
+    own = vars(model)["discriminate"] = lambda x, y=None, twice=False: model.discriminator(x)
+    gradients(model, monkeypatch, share=True)
+    assert vars(model)["discriminate"] is own
+
+
+def test_an_answer_that_was_changed_in_place_is_asked_for_again(monkeypatch):
+    class Shifting(GAN):
+        def discriminator_loss(self, real, fake, y):
+            logits = self.discriminate(real, y)
+            logits += 100
+            return {"real": logits.mean(), "fake": self.discriminate(fake, y).mean()}
+
+    model = build("GAN", regularizers=[LeCam()])
+    model.__class__ = Shifting
+    gradients(model, monkeypatch, share=True)
+    assert model.regularizers[0].anchors.abs().max() < 10
+
+
+def test_a_loss_in_an_autocast_of_its_own_leaves_slopes_in_float32():
+    class Own(GAN):
+        def discriminator_loss(self, real, fake, y):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().discriminator_loss(real, fake, y)
+
+    model, dtypes = build("GAN", regularizers=[R1(1.0)]), []
+    model.__class__ = Own
+    model.discriminator.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    model.reseed(0)
+    model.play("discriminator", images(8), torch.randn(8, LATENT), None, None, step=0)
+    assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
 def test_an_answer_belongs_to_its_images_and_labels():
@@ -136,8 +228,9 @@ def test_an_answer_belongs_to_its_images_and_labels():
     assert answers(x, y).tolist() == [6.0, 9.0]
     assert answers(x.clone()).tolist() == answers(x).tolist()
     assert len(asked) == 3
-    assert answers.input_gradient(x) is None
-    leaf = torch.ones(2, 3, requires_grad=True)
-    assert answers.input_gradient(leaf, y).tolist() == [[2.0] * 3, [3.0] * 3]
-    assert answers.input_gradient(leaf, y) is answers.input_gradient(leaf, y)
+    assert answers.shared_input_gradient(x, y).tolist() == [[2.0] * 3, [3.0] * 3]
     assert len(asked) == 4
+    leaf = torch.ones(2, 3, requires_grad=True)
+    assert answers.shared_input_gradient(leaf, y).tolist() == [[2.0] * 3, [3.0] * 3]
+    assert answers.shared_input_gradient(leaf, y) is answers.shared_input_gradient(leaf, y)
+    assert len(asked) == 5

@@ -81,7 +81,7 @@ class TwoPlayerModule(CheckpointModule):
     double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
     couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which the paper's own penalty holds the discriminator
-    slopes_at: Sequence[str] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
+    slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
     tells_by_sign = True  # whether logits above 0 mean real
     needs_labels = False  # whether there is no such model without classes
     pack = 1  # samples the discriminator judges together
@@ -211,7 +211,7 @@ class TwoPlayerModule(CheckpointModule):
             super().manual_backward(loss, *args, **kwargs)
 
     def averaging(self, average: bool) -> Any:
-        """Whether gradients of the backward passes within are averaged over processes, or only summed up here."""
+        """A context whose backward passes average gradients over processes, or, if not, only sum them up here."""
         return _block_parallel_sync_behavior(self.trainer.strategy, block=not average)
 
     def take_turn(self, player: Player, step: int | None) -> dict[Regularizer, int]:

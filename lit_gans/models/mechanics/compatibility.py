@@ -284,11 +284,21 @@ def _no_second_derivative(model: "GAN", trainer: Trainer) -> str | None:
         x, y = _samples(model)
         if (why := _differentiated_twice(model, model.discriminator, model.discriminate, x, y)) is not None:
             return f"the gradient penalty of {penalty} and {type(model.discriminator).__name__} ({why})"
-    if (penalty := _penalty_of_generator(model)) is not None:
-        z, y = _inputs(model)
-        if (why := _differentiated_twice(model, model.generator, model.generate, z, y)) is not None:
-            return f"the gradient penalty of {penalty} and {type(model.generator).__name__} ({why})"
+    penalty = _penalty_of_generator(model)
+    if penalty is not None and (why := _differentiated_twice(model, model.generator, *_path(model))) is not None:
+        return f"the path lengths of {penalty} and {type(model.generator).__name__} ({why})"
     return None
+
+
+def _path(model: "GAN") -> tuple[Callable[..., Tensor], Tensor, Tensor | None]:
+    """The function whose slopes are path lengths, and where: of w if the generator has it, else of z."""
+    generator: Any = model.generator
+    z, y = _inputs(model)
+    if not hasattr(generator, "synthesis"):
+        return model.generate, z, y
+    with torch.no_grad(), isolate_rng(), eval_mode(model):
+        w = generator.mapping(z) if y is None else generator.mapping(z, y)
+    return generator.synthesis, w[:, None].repeat(1, generator.num_ws, 1), None
 
 
 def _penalty_of_generator(model: "GAN") -> str | None:

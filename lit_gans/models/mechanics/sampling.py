@@ -168,7 +168,8 @@ class SamplingModule(LightningModule):
             ValueError: if the generator has no batch norm.
         """
         network = copy.deepcopy(getattr(self, "g_ema", self.generator) if ema else self.generator).eval()
-        norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        kind = nn.modules.batchnorm._BatchNorm
+        norms = [layer for layer in network.modules() if isinstance(layer, kind) and layer.running_mean is not None]
         if not norms:
             raise ValueError(f"{type(network).__name__} has no batch norm whose statistics could be estimated")
         for layer in norms:
@@ -176,7 +177,8 @@ class SamplingModule(LightningModule):
             layer.momentum, layer.training = None, True  # the plain mean over passes
         for start in range(0, batches * batch_size, batch_size):
             z, y = self.draw_inputs(batch_size, seed=seed, start=start)
-            self.render(network, z.to(self.device), None if y is None else y.to(self.device), truncation)
+            z = z.to(self.device, next(network.parameters(), z).dtype)
+            self.render(network, z, None if y is None else y.to(self.device), truncation)
         return network.eval()
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

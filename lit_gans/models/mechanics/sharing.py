@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lit_gans.functional import input_gradient
+from lit_gans.functional import fresh_input_gradient, input_gradient, logits_of
 
 if TYPE_CHECKING:
     from lit_gans.models.gan import GAN
@@ -15,34 +15,37 @@ if TYPE_CHECKING:
 
 __all__ = ("Answers", "shared_answers")
 
-_Question = tuple[int, int, bool]  # identities of images and labels, and whether the answer can be differentiated
-
 
 class Answers:
     """Stands in for ``discriminate`` while the terms of the discriminator's loss are gathered.
 
     Args:
         discriminate: ``discriminate(x, y=None)`` → logits, or a tuple that begins with them.
+        slopes: Whether slopes may be taken of these answers.
     """
 
-    def __init__(self, discriminate: Callable[..., Any]) -> None:
-        self.ask = discriminate
-        self._answers = dict[_Question, tuple[Any, ...]]()
-        self._gradients = dict[_Question, Tensor]()
+    def __init__(self, discriminate: Callable[..., Any], slopes: bool = True) -> None:
+        self.discriminate, self.slopes = discriminate, slopes
+        self._answers = dict[tuple[int, int, bool, bool], tuple[Any, ...]]()
+        self._gradients = dict[tuple[int, int], Tensor]()
 
-    def __call__(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """The answer to these very tensors, which is known from the second time on."""
-        question = (id(x), id(y), torch.is_grad_enabled())
-        if question not in self._answers:
-            answer = self.ask(x) if y is None else self.ask(x, y)
-            self._answers[question] = (answer, x, y)  # while they are kept no other tensors have their identities
-        return self._answers[question][0]
+    def __call__(self, x: Tensor, y: Tensor | None = None, **others: Any) -> Any:
+        """The answer to these very tensors, which is known from the second time on unless somebody has changed it."""
+        if others:  # the model's own ``discriminate`` takes more
+            return self.discriminate(x, y, **others)
+        question = (id(x), id(y), torch.is_grad_enabled(), torch.is_autocast_enabled(x.device.type))
+        answer, version, *_ = self._answers.get(question, (None, None))
+        if answer is None or logits_of(answer)._version != version:
+            answer = self.discriminate(x) if y is None else self.discriminate(x, y)
+            # while images and labels are kept, no others have their identities
+            self._answers[question] = (answer, logits_of(answer)._version, x, y)
+        return answer
 
-    def input_gradient(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
-        """Gradient of the answer at images that it can be differentiated by; None for any others."""
-        if not (x.is_leaf and x.requires_grad):
-            return None
-        question = (id(x), id(y), True)
+    def shared_input_gradient(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """``functional.input_gradient``, of the answer itself where that can be differentiated by the images."""
+        if not (self.slopes and x.is_leaf and x.requires_grad):
+            return fresh_input_gradient(self.discriminate, x, y)
+        question = (id(x), id(y))
         if question not in self._gradients:
             self._gradients[question] = input_gradient(self, x, y)
         return self._gradients[question]
@@ -54,10 +57,11 @@ def shared_answers(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Within it the model's ``discriminate`` answers once to the same images under the same labels.
 
-    So it is for the discriminator's loss, if that has slopes or add-ons. The images at which slopes are taken come back
-    as ones that require gradients, so that a slope needs no forward pass of its own. It still has one where the loss is
-    gathered in half precision, as penalties are of float32, and where the networks are compiled, as compiled code
-    cannot be differentiated twice.
+    So it is for the discriminator's loss, if that has slopes or add-ons. What changes with each forward pass, batch
+    statistics and the vectors of spectral norm, changes once, too, and terms that share an answer share its dropout
+    and its augmentation. The images at which slopes are taken come back as ones that require gradients, so that a slope
+    needs no forward pass of its own. It still has one where the loss is gathered in half precision, as penalties are of
+    float32, and where the networks are compiled, as compiled code cannot be differentiated twice.
 
     Args:
         model: Whose loss it is.
@@ -71,10 +75,14 @@ def shared_answers(
         yield real, fake
         return
     half = real.dtype.itemsize < 4 or torch.is_autocast_enabled(real.device.type)
-    if not half and model.compiled_input_gradient is None:
+    slopes = not half and model.compiled_input_gradient is None
+    if slopes:
         real, fake = (real.detach().requires_grad_("real" in at), fake.detach().requires_grad_("fake" in at))
-    model.__dict__["discriminate"] = Answers(model.discriminate)
+    before = model.__dict__.get("discriminate")
+    model.__dict__["discriminate"] = Answers(model.discriminate, slopes)
     try:
         yield real, fake
     finally:
         del model.__dict__["discriminate"]
+        if before is not None:
+            model.__dict__["discriminate"] = before
