@@ -165,7 +165,7 @@ POINTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("WGANGP", "WGANLP"), ONE | {"gp_weight": 1.0}),
     "WGAN": ONE | {"clip": 0.1},
     "DRAGAN": {"gp_weight": 1.0},
-    "R3GAN": {"gamma": 0.01},
+    "R3GAN": {"gamma": 0.03},
     "UnrolledGAN": {"g_lr": 1e-3, "d_lr": 1e-4},  # the paper's, as its discriminator looks ahead
     "StyleGAN2": {"r1_gamma": 0.1, "r1_every": 4, "pl_weight": 0.0},
 }
@@ -432,7 +432,10 @@ def write(name: str, suite: Suite, rows: list[dict[str, Any]], options: argparse
 def measure(name: str, options: argparse.Namespace) -> None:
     """Make the runs of a suite that are not there yet."""
     suite, path = SUITES[name], RESULTS / f"{name}.json"
-    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    kept = json.loads(path.read_text()) if path.is_file() else {"about": suite.about, "rows": []}
+    if kept["about"] != suite.about:
+        print(f"{path} tells of other conditions: all runs are made anew")
+    rows = kept["rows"] if kept["about"] == suite.about else []
     steps = options.steps or suite.steps
     wanted = [(v, seed) for seed in range(options.seeds) for v in options.variants or suite.variants]
     if options.again:
