@@ -11,8 +11,9 @@ class Regularizer(nn.Module):
     """A penalty that any paper can be combined with: it knows no variant, and asks ``model.discriminate`` itself.
 
     In an update of the discriminator the same images under the same labels are shown once: what the loss or another
-    add-on has asked costs no second forward pass, nor do slopes, in float32, at images that ``slopes_at`` names. For a
-    second opinion, under other dropout or augmentation, ask about a clone of the images.
+    add-on has asked costs no second forward pass. Nor do slopes, at images that ``slopes_at`` names, where one pass is
+    like another and in float32. For a second opinion, under other dropout or augmentation, ask about a clone of the
+    images.
 
     A subclass sets ``player`` (whose loss it joins) and ``name`` (its log key ``train/{d,g}_<name>``), and defines
     ``forward(model, real, fake, y)`` → scalar, or ``forward(model, real, fake, y, y_fake=None)`` if it reads the labels

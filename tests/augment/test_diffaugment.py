@@ -83,9 +83,10 @@ def test_cutout_is_one_square_of_half_the_size():
     assert torch.equal(hole[:, 0], rows[:, :, None] & columns[:, None, :])
     for side in (rows, columns):
         assert side.sum(1).max() == 6
-        assert side.sum(1).min() == 3  # the centre is within the image
+        assert side.sum(1).min() == 3  # the centre is within the image, or on its border
         assert (side.int().diff(dim=1) != 0).sum(1).max() == 2  # in one piece
-        covered = torch.tensor([min(i + 3, 11) - max(i - 2, 0) + 1 for i in range(12)]) / 12  # by centres nearby
+        covered = torch.tensor([min(i + 3, 12) - max(i - 2, 0) + 1 for i in range(12)]) / 13  # by centres nearby
+        assert torch.equal(covered, covered.flip(0))
         torch.testing.assert_close(side.float().mean(0), covered, atol=0.04, rtol=0)
     expected = torch.ones(1, 1, 5, 5)
     expected[:, :, 1:4, :2] = 0

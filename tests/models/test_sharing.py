@@ -140,7 +140,7 @@ def test_validation_without_gradients():
 
 @pytest.mark.parametrize("variant", ["ACGAN", "CGAN", "ReACGAN"])
 def test_labels_of_generated_images_that_differ(variant, monkeypatch):
-    model, alone = (build(variant, regularizers=[LeCam(), R2(1.0)]).eval() for _ in range(2))  # spectral norm rests
+    model, alone = (build(variant, regularizers=[LeCam()]).eval() for _ in range(2))  # spectral norm rests
     passes = counted(model)
     (terms, shared), (others, apart) = (
         gradients(m, monkeypatch, share, other_labels=True) for m, share in ((model, True), (alone, False))
@@ -150,11 +150,32 @@ def test_labels_of_generated_images_that_differ(variant, monkeypatch):
     assert all(torch.allclose(one, other, rtol=1e-8, atol=1e-11) for one, other in zip(shared, apart, strict=True))
 
 
-def test_what_changes_with_each_pass_changes_once_for_each_kind(monkeypatch):
-    model = build("GAN", regularizers=[R1(1.0), LeCam()])
+@pytest.mark.parametrize(("penalties", "passes"), [([LeCam()], 2), ([LeCam(), R1(1.0)], 3)])
+def test_what_changes_with_each_pass_changes_once_for_each_kind_and_each_slope(penalties, passes, monkeypatch):
+    model = build("GAN", regularizers=deepcopy(penalties))
     model.discriminator.body.insert(1, torch.nn.BatchNorm1d(16))
     gradients(model, monkeypatch, share=True)
-    assert model.discriminator.body[1].num_batches_tracked == 2
+    assert model.discriminator.body[1].num_batches_tracked == passes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.body.insert(1, torch.nn.BatchNorm1d(16)),
+        lambda d: d.body.insert(1, torch.nn.Dropout(0.5)),
+        lambda d: torch.nn.utils.parametrizations.spectral_norm(d.body[2]),
+        lambda d: torch.nn.utils.spectral_norm(d.body[2]),
+    ],
+)
+def test_a_slope_has_a_pass_of_its_own_where_none_is_like_another(change, monkeypatch):
+    """So that terms and gradients are those of eager, compiled and half precision alike."""
+    models = [build("GAN", regularizers=[R1(2.0)]) for _ in range(2)]
+    for model in models:
+        torch.manual_seed(0)
+        change(model.discriminator)
+    (terms, shared), (alone, apart) = (gradients(m, monkeypatch, s) for m, s in zip(models, (True, False), strict=True))
+    assert terms["r1"].item() == alone["r1"].item()
+    assert all(torch.equal(one, other) for one, other in zip(shared, apart, strict=True))
 
 
 def test_a_second_opinion_is_one_of_a_clone(monkeypatch):

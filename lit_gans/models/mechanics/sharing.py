@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from lit_gans.functional import fresh_input_gradient, input_gradient, logits_of
 
@@ -60,8 +64,9 @@ def shared_answers(
     So it is for the discriminator's loss, if that has slopes or add-ons. What changes with each forward pass, batch
     statistics and the vectors of spectral norm, changes once, too, and terms that share an answer share its dropout
     and its augmentation. The images at which slopes are taken come back as ones that require gradients, so that a slope
-    needs no forward pass of its own. It still has one where the loss is gathered in half precision, as penalties are of
-    float32, and where the networks are compiled, as compiled code cannot be differentiated twice.
+    needs no forward pass of its own. It still has one where that would give another slope: in half precision, as
+    penalties are of float32, and where no pass is like another; and where the networks are compiled, as compiled code
+    cannot be differentiated twice.
 
     Args:
         model: Whose loss it is.
@@ -75,7 +80,7 @@ def shared_answers(
         yield real, fake
         return
     half = real.dtype.itemsize < 4 or torch.is_autocast_enabled(real.device.type)
-    slopes = not half and model.compiled_input_gradient is None
+    slopes = bool(at) and not half and model.compiled_input_gradient is None and _passes_are_alike(model)
     if slopes:
         real, fake = (real.detach().requires_grad_("real" in at), fake.detach().requires_grad_("fake" in at))
     before = model.__dict__.get("discriminate")
@@ -86,3 +91,12 @@ def shared_answers(
         del model.__dict__["discriminate"]
         if before is not None:
             model.__dict__["discriminate"] = before
+
+
+def _passes_are_alike(model: "GAN") -> bool:
+    """Whether the discriminator says the same each time: it neither draws noise nor changes with a pass."""
+    return model.augment is None and not any(
+        isinstance(layer, (_DropoutNd, _BatchNorm, _SpectralNorm))
+        or any(isinstance(hook, SpectralNorm) for hook in layer._forward_pre_hooks.values())
+        for layer in model.discriminator.modules()
+    )
