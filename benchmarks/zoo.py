@@ -3,11 +3,11 @@
     python -m benchmarks.zoo --suite toy|digits|mnist|limited|stacked|cifar10 [--seeds 3] [--jobs 1] [--root DIR]
         [--resnet20 FILE] [--variants GAN WGANGP ...] [--steps N] [--table]
 
-Each run measures the averaged generator ten times. Best and final values, the whole curve, seconds, and what went
-wrong if something did, are written to benchmarks/results/<suite>.json after every run, so that the command goes on
-where it was stopped; --table only writes <suite>.md and <suite>.png from it. A variant trains with its class's
-defaults, but for its suite's recipes, which the table states. CIFAR-10 is judged by the features of a ResNet-20
-(benchmarks/resnet20.py; --resnet20: its weights, by github.com/akamaster/pytorch_resnet_cifar10).
+Each run measures the averaged generator ten times (stacked MNIST four times). Best and final values, the whole curve,
+seconds, and what went wrong if something did, are written to benchmarks/results/<suite>.json after every run, so that
+the command goes on where it was stopped; --table only writes <suite>.md and <suite>.png from it. A variant trains with
+its class's defaults, but for its suite's recipes, which the table states. CIFAR-10 is judged by the features of a
+ResNet-20 (benchmarks/resnet20.py; --resnet20: its weights, by github.com/akamaster/pytorch_resnet_cifar10).
 """
 
 import argparse
@@ -70,7 +70,11 @@ class Suite:
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Arguments in which a variant differs from its class's defaults."""
     common: dict[str, Any] = field(default_factory=dict)
-    """Arguments of all. Their learning rates fall linearly to zero."""
+    """Arguments of all."""
+    decay: bool = True
+    """Whether learning rates fall linearly to zero."""
+    looks: int = 10
+    """Measurements while training."""
     extractor: str | None = None
     """What looks at the images; None: the classifier that comes for the data set."""
 
@@ -132,6 +136,12 @@ def mlps(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
     return generator, projecting(variant, networks.MLPDiscriminator(**shape, **labels["d"], **small))
 
 
+def limited(variant: str, recipe: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """Two hidden layers of 256 for images of 28×28, which learn a few hundred of them by heart."""
+    shape: dict[str, Any] = {"image_size": 28, "channels": 1, "widths": (256, 256)}
+    return networks.MLPGenerator(latent_dim=64, norm="batch", **shape), networks.MLPDiscriminator(**shape)
+
+
 def convolutions(channels: int, size: int = 28) -> Callable[[str, dict[str, Any]], tuple[nn.Module, nn.Module]]:
     """DCGAN's networks of width 32, the discriminator without batch norm."""
 
@@ -169,7 +179,11 @@ POINTS: dict[str, dict[str, Any]] = {
     "UnrolledGAN": {"g_lr": 1e-3, "d_lr": 1e-4},  # the paper's, as its discriminator looks ahead
     "StyleGAN2": {"r1_gamma": 0.1, "r1_every": 4, "pl_weight": 0.0},
 }
-CONVOLUTIONS: dict[str, dict[str, Any]] = dict.fromkeys(("WGANGP", "SNGAN", "ProjectionGAN"), ONE)
+CONVOLUTIONS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("WGANGP", "SNGAN", "ProjectionGAN"), ONE),
+    "R3GAN": {"gamma": 1.0},
+    "ACGAN": {"class_weight": 0.1},
+}
 SUITES = {
     **{
         name: Suite(
@@ -201,7 +215,7 @@ SUITES = {
     ),
     "mnist": Suite(
         ["GAN", "LSGAN", "HingeGAN", "WGANGP", "DRAGAN", "R3GAN", "SNGAN", "CGAN", "ProjectionGAN"],
-        1_500,
+        1_000,
         ("fd", "classes"),
         "fd_mnist",
         convolutions(1),
@@ -209,22 +223,23 @@ SUITES = {
         2_000,
         "MNIST, 28×28; DCGAN's networks of width 32, batches of 64",
         recipes=CONVOLUTIONS,
-        common={"latent_dim": 64, "ema_decay": 0.995},
+        common={"latent_dim": 64, "ema_decay": 0.995, "g_lr": 1e-3, "d_lr": 1e-3},
     ),
     "limited": Suite(
         ["GAN", "GAN+DiffAugment", "GAN+ADA"],
-        3_000,
+        8_000,
         ("fd", "classes"),
         "fd_mnist",
-        convolutions(1),
+        limited,
         {"dataset": "mnist", "batch_size": 64, "limit": 600},
         2_000,
-        "1 % of MNIST, 600 images, judged against all 60,000; DCGAN's networks of width 32, batches of 64",
-        common={"latent_dim": 64, "ema_decay": 0.995},
+        "1 % of MNIST, 600 images, judged against all 60,000; MLPs of two hidden layers of 256, batches of 64",
+        common={"latent_dim": 64, "ema_decay": 0.995, "g_lr": 5e-4, "d_lr": 5e-4},
+        decay=False,  # falling rates would end the learning by heart, too
     ),
     "stacked": Suite(
-        ["GAN", "PacGAN", "R3GAN", "WGANGP"],
-        4_000,
+        ["GAN", "PacGAN", "R3GAN"],
+        2_000,
         ("modes",),
         "modes",
         convolutions(3),
@@ -233,7 +248,8 @@ SUITES = {
         "stacked MNIST, 1,000 modes, 26,000 samples; DCGAN's networks of width 32, batches of 64",
         higher=True,
         recipes=CONVOLUTIONS,
-        common={"latent_dim": 64, "ema_decay": 0.995},
+        common={"latent_dim": 64, "ema_decay": 0.995, "g_lr": 1e-3, "d_lr": 1e-3},
+        looks=4,
     ),
     "cifar10": Suite(
         ["DCGAN", "HingeGAN", "WGANGP", "SNGAN", "ProjectionGAN", "DCGAN+DiffAugment"],
@@ -245,7 +261,7 @@ SUITES = {
         5_000,
         "CIFAR-10, 32×32; DCGAN's networks of width 32, batches of 64; a ResNet-20's features, not Inception's",
         recipes=CONVOLUTIONS,
-        common={"latent_dim": 64, "ema_decay": 0.995},
+        common={"latent_dim": 64, "ema_decay": 0.995, "g_lr": 1e-3, "d_lr": 1e-3},
         extractor="resnet20",
     ),
 }
@@ -270,7 +286,7 @@ def make(suite: Suite, name: str, steps: int) -> GAN:
     if augment:
         recipe = recipe | {"augment": AUGMENTS[augment]()}
     generator, discriminator = suite.build(variant, recipe)
-    fall = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=steps)
+    fall = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=steps) if suite.decay else None
     model: GAN = getattr(lit_gans.models, variant)(
         generator, discriminator, g_scheduler=fall, d_scheduler=fall, **recipe
     )
@@ -300,7 +316,7 @@ def run(suite_name: str, variant: str, seed: int, options: argparse.Namespace) -
         assert whole is not None
         reals = whole.images(torch.arange(len(whole)))
     extractor = extractor_of(suite, options.resnet20) if "fd" in suite.metrics else None
-    every = max(1, steps // 10)
+    every = max(1, steps // suite.looks)
     metrics = GenerativeMetrics(suite.metrics, extractor, protocol=protocol, every_n_steps=every, reals=reals)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -379,7 +395,8 @@ def table(name: str, suite: Suite, rows: list[dict[str, Any]]) -> str:
         ranked.append((statistics.mean(final) * (-1 if suite.higher else 1), cells))
     lines += ["| " + " | ".join(cells) + " |" for _, cells in sorted(ranked, key=lambda pair: pair[0])]
     common = ", ".join(f"`{key}={value}`" for key, value in suite.common.items())
-    about = f"All: {common}; learning rates fall linearly to zero; means over the seeds ± standard deviations."
+    rates = "learning rates fall linearly to zero" if suite.decay else "learning rates stay"
+    about = f"All: {common}; {rates}; means over the seeds ± standard deviations."
     return "\n".join([*lines, "", about, ""])
 
 
@@ -393,7 +410,7 @@ def draw(name: str, suite: Suite, rows: list[dict[str, Any]]) -> None:
     columns = min(6, len(variants))
     figure = Figure((2.6 * columns, 2.1 * -(-len(variants) // columns)), layout="constrained")
     panels = figure.subplots(-(-len(variants) // columns), columns, sharex=True, sharey=True, squeeze=False).flat
-    for panel, variant in zip(panels, variants, strict=False):
+    for variant, panel in zip(variants, panels, strict=False):  # in this order none of the panels is lost
         for row in rows:
             if not values_of(suite, row):
                 continue
