@@ -290,6 +290,8 @@ def summary() -> str:
         ("cifar10", "CIFAR-10, `fd_resnet20`"),
     ):
         _, variants = suite_of(suite)
+        if not variants:
+            continue
         lines += ["", f"| {head} | best | last | seeds | steps |", "|---|---|---|---|---|"]
         for name, rows in variants.items():
             seeds, steps = len([row for row in rows if last(row)]), rows[0]["steps"]
