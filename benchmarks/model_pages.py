@@ -23,6 +23,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 import lit_gans.models
+from benchmarks.zoo import RESULTS, SUITES, best_of, over_seeds
 from lit_gans.commands.listing import FAMILIES
 from lit_gans.models import GAN
 from lit_gans.models.mechanics.base import TwoPlayerModule
@@ -31,8 +32,6 @@ ROOT = Path(__file__).parents[1]
 MODELS = [name for names in FAMILIES.values() for name in names]
 ZOO = re.compile(r"(<!-- zoo -->\n).*?(\n<!-- /zoo -->)", re.DOTALL)
 DEFAULTS = "test_every_model_has_its_papers_defaults"
-RESULTS = ROOT / "benchmarks" / "results"
-SUITES = ("ring", "grid", "digits", "mnist", "limited", "stacked", "cifar10")
 WHEN = {
     "GAN": "As the first thing to try on small data, and as the measure of all others.",
     "MinimaxGAN": "To study the game, above all how the generator's gradient vanishes; never to draw images.",
@@ -241,38 +240,23 @@ def results(name: str) -> str:
     """A table of what the suites in benchmarks/results measured, at best and at the end of training."""
     lines = []
     for suite in SUITES:
-        key, variants = suite_of(suite)
-        rows = variants.get(name, [])
-        if measured := [last(row) for row in rows if last(row)]:
-            best = over_seeds([best_of(key, row) for row in rows if last(row)])
-            lines.append(f"| {suite} | {len(measured)} | `{key}` {best} | {row_of(measured)} |")
+        if rows := runs_of(suite).get(name):
+            best, measured = cell(suite, name, None, best=True), row_of([last(row) for row in rows])
+            lines.append(f"| {suite} | {len(rows)} | `{SUITES[suite].key}` {best} | {measured} |")
     if not lines:
         return "None yet."
     return "\n".join(["| suite | seeds | best | after the last step |", "|---|---|---|---|", *lines])
 
 
-def suite_of(name: str) -> tuple[str, dict[str, list[dict[str, Any]]]]:
-    """What a suite is judged by, and its runs, by variant."""
-    path = RESULTS / f"{name}.json"
-    content = json.loads(path.read_text("utf-8")) if path.is_file() else {"rows": [], "key": ""}
+@functools.cache
+def runs_of(suite: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of a suite that came to an end, by variant."""
+    path = RESULTS / f"{suite}.json"
     variants: dict[str, list[dict[str, Any]]] = {}
-    for row in content["rows"]:
-        variants.setdefault(row["variant"], []).append(row)
-    return content["key"], variants
-
-
-def best_of(key: str, row: dict[str, Any]) -> float:
-    """The best that a run came to: most modes, or the least distance."""
-    if "history" not in row:
-        return last(row)[key]
-    values = [values[key] for _, values in row["history"] if key in values]
-    return max(values) if key == "modes" else min(values)
-
-
-def over_seeds(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3g}{deviation}"
+    for row in json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []:
+        if last(row):
+            variants.setdefault(row["variant"], []).append(row)
+    return variants
 
 
 def summary() -> str:
@@ -289,24 +273,20 @@ def summary() -> str:
         ("stacked", "stacked MNIST, modes of 1,000"),
         ("cifar10", "CIFAR-10, `fd_resnet20`"),
     ):
-        _, variants = suite_of(suite)
-        if not variants:
-            continue
-        lines += ["", f"| {head} | best | last | seeds | steps |", "|---|---|---|---|---|"]
+        if variants := runs_of(suite):
+            lines += ["", f"| {head} | best | last | seeds | steps |", "|---|---|---|---|---|"]
         for name, rows in variants.items():
-            seeds, steps = len([row for row in rows if last(row)]), rows[0]["steps"]
             both = " | ".join(cell(suite, name, None, best) for best in (True, False))
-            lines.append(f"| `{name}` | {both} | {seeds} | {steps:,} |")
+            lines.append(f"| `{name}` | {both} | {len(rows)} | {rows[0]['steps']:,} |")
     return "\n".join(lines)
 
 
 def cell(suite: str, name: str, metric: str | None, best: bool = False) -> str:
     """Mean and deviation over the seeds of what a suite is judged by, or of another metric; empty without runs."""
-    key, variants = suite_of(suite)
-    rows = [row for row in variants.get(name, []) if last(row)]
-    if not rows:
+    if not (rows := runs_of(suite).get(name)):
         return ""
-    return over_seeds([best_of(key, row) if best else last(row)[metric or key] for row in rows])
+    rules = SUITES[suite]
+    return over_seeds([best_of(rules, row) if best else last(row)[metric or rules.key] for row in rows])
 
 
 def last(row: dict[str, Any]) -> dict[str, float]:

@@ -182,7 +182,6 @@ POINTS: dict[str, dict[str, Any]] = {
 CONVOLUTIONS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("WGANGP", "SNGAN", "ProjectionGAN"), ONE),
     "R3GAN": {"gamma": 1.0},
-    "ACGAN": {"class_weight": 0.1},
 }
 SUITES = {
     **{

@@ -501,20 +501,23 @@ def test_penalties_that_ask_for_different_slopes(tmp_path):
         assert sentences(gan(regularizers=together), tmp_path) == {}
 
 
+class Once(torch.autograd.Function):
+    """Twice its input, which can be differentiated but once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
 @pytest.mark.parametrize(
     "make", [lambda d: gan(WGANGP, discriminator=d), lambda d: gan(discriminator=d, regularizers=[R1()])]
 )
 def test_layers_without_a_second_derivative(make, tmp_path):
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return 2 * x
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, gradient):
-            return 2 * gradient
-
     class Doubled(Discriminator):
         def forward(self, x):
             return super().forward(Once.apply(x))
@@ -528,16 +531,6 @@ def test_layers_without_a_second_derivative(make, tmp_path):
     "make", [lambda g: gan(StyleGAN2, generator=g), lambda g: gan(generator=g, regularizers=[PathLength()])]
 )
 def test_a_generator_without_a_second_derivative(make, tmp_path):
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return 2 * x
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, gradient):
-            return 2 * gradient
-
     class Doubled(Generator):
         def forward(self, z):
             return super().forward(Once.apply(z))
@@ -549,16 +542,6 @@ def test_a_generator_without_a_second_derivative(make, tmp_path):
 
 
 def test_a_layer_without_a_second_derivative_deep_within(tmp_path):
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return 2 * x
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, gradient):
-            return 2 * gradient
-
     class Layer(nn.Module):
         def forward(self, x):
             return Once.apply(x)

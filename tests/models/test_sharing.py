@@ -1,12 +1,12 @@
 """Terms of one update share forward passes, and are what they are without."""
 
-from contextlib import contextmanager
 from copy import deepcopy
 
 import pytest
 import torch
 from toys import LATENT, build, images
 
+from benchmarks.sharing import apart
 from lit_gans.models import GAN, gan
 from lit_gans.models.mechanics.sharing import Answers
 from lit_gans.regularizers import R1, R2, Consistency, GradientPenalty, LeCam, Regularizer
@@ -22,12 +22,6 @@ ADD_ONS = {
     "many": [R1(1.0, every=2), LeCam(), Consistency(fake=1.0)],
 }
 PASSES = {"R1": 2, "R2": 2, "both": 2, "twice the same slope": 2, "between": 3, "LeCam": 2, "bCR": 4, "many": 4}
-
-
-@contextmanager
-def apart(model, player, penalties, real, fake):
-    """Every term pays its own forward passes."""
-    yield real, fake
 
 
 def gradients(model, monkeypatch, share, precision=torch.float64, step=0, other_labels=False):

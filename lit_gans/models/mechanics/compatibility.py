@@ -9,11 +9,10 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from lit_gans.functional import input_gradient, logits_of
 from lit_gans.models.mechanics.modes import eval_mode
+from lit_gans.models.mechanics.spectral import is_spectral
 
 if TYPE_CHECKING:
     from lit_gans.models.gan import GAN
@@ -94,6 +93,11 @@ def _penalty(model: "GAN", *players: str) -> str | None:
     """Whose loss differentiates through a gradient: the paper's, or that of a regularizer of these players."""
     if model.double_backward:
         return type(model).__name__
+    return _added_penalty(model, *players)
+
+
+def _added_penalty(model: "GAN", *players: str) -> str | None:
+    """The first regularizer of these players that differentiates through a gradient."""
     penalties = (r for r in model.regularizers if r.double_backward and r.player in players)
     return next((type(regularizer).__name__ for regularizer in penalties), None)
 
@@ -198,8 +202,7 @@ def _seen_in_the_images(model: "GAN", trainer: Trainer) -> None:
 
 def _spectral_norm_and_clipping(model: "GAN", trainer: Trainer) -> str | None:
     for name, layer in model.discriminator.named_modules(prefix="discriminator") if _clips_weights(model) else ():
-        hooked = any(isinstance(hook, SpectralNorm) for hook in layer._forward_pre_hooks.values())
-        if hooked or isinstance(layer, _SpectralNorm):
+        if is_spectral(layer):
             return f"spectral norm of {name.partition('.parametrizations')[0]} with clip={model.clip}"
     return None
 
@@ -305,8 +308,7 @@ def _penalty_of_generator(model: "GAN") -> str | None:
     """Whose loss differentiates through a gradient of the generator."""
     if getattr(model, "pl_weight", 0.0):  # path length of the paper's own
         return type(model).__name__
-    penalties = (r for r in model.regularizers if r.double_backward and r.player == "generator")
-    return next((type(regularizer).__name__ for regularizer in penalties), None)
+    return _added_penalty(model, "generator")
 
 
 def _differentiated_twice(

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from lit_gans.functional import fresh_input_gradient, input_gradient, logits_of
+from lit_gans.models.mechanics.spectral import is_spectral
 
 if TYPE_CHECKING:
     from lit_gans.models.gan import GAN
@@ -96,7 +95,5 @@ def shared_answers(
 def _passes_are_alike(model: "GAN") -> bool:
     """Whether the discriminator says the same each time: it neither draws noise nor changes with a pass."""
     return model.augment is None and not any(
-        isinstance(layer, (_DropoutNd, _BatchNorm, _SpectralNorm))
-        or any(isinstance(hook, SpectralNorm) for hook in layer._forward_pre_hooks.values())
-        for layer in model.discriminator.modules()
+        isinstance(layer, (_DropoutNd, _BatchNorm)) or is_spectral(layer) for layer in model.discriminator.modules()
     )

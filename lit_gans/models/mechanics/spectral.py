@@ -2,10 +2,17 @@
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ("normalise_spectrally",)
+__all__ = ("is_spectral", "normalise_spectrally")
+
+
+def is_spectral(layer: nn.Module) -> bool:
+    """Whether a module is, or has as a hook, one of torch's two implementations of spectral norm."""
+    hooks = layer._forward_pre_hooks.values()
+    return isinstance(layer, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks)
 
 
 def normalise_spectrally(network: nn.Module, n_power_iterations: int = 1) -> None:
