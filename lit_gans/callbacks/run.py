@@ -22,6 +22,11 @@ class _Checkpoint(ModelCheckpoint):
 
     _failed = False
 
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        """Only a checkpoint in the folder of this run: the path may come from a file that a stranger wrote."""
+        own = Path(previous).suffix == ".ckpt" and Path(previous).parent.resolve() == Path(self.dirpath or "").resolve()
+        return own and super()._should_remove_checkpoint(trainer, previous, current)
+
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         state = self._last_global_step_saved, self._last_checkpoint_saved
         error = None
