@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lit_gans.commands.errors import UserError
 from lit_gans.models import GAN
-from lit_gans.models.mechanics.rebuilding import contents, described
+from lit_gans.models.mechanics.rebuilding import check_trainer_state, contents, described
 from lit_gans.plugins import CheckpointError, newest_whole
 
 __all__ = ("data_of", "description_of", "load_model", "read_checkpoint")
@@ -55,6 +57,13 @@ def load_model(path: str | Path, trust: Iterable[str] = ()) -> GAN:
         model: GAN = GAN.load_from_checkpoint(path, map_location="cpu", trust=trust)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if model.num_classes is not None:
+        try:
+            model.sample(1, torch.tensor([model.num_classes - 1]), seed=0)
+        except IndexError as error:
+            raise UserError(
+                f"{path}: its generator knows fewer than the num_classes={model.num_classes} classes"
+            ) from error
     return model
 
 
@@ -67,6 +76,7 @@ def description_of(path: str | Path, trust: Iterable[str] = ()) -> dict[str, Any
         UserError: as ``load_model``.
     """
     checkpoint = read_checkpoint(path)
+    check_trainer_state(checkpoint, path, training=False)
     ours, saved, state = contents(checkpoint, path)
     if not {"generator", "discriminator"} <= saved.keys():
         return None
@@ -83,6 +93,8 @@ def data_of(checkpoint: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
     saved = checkpoint.get("datamodule_hyper_parameters", {})
     plain = {key: saved[key] for key in known if isinstance(saved, dict) and key in saved}
     plain = {key: value for key, value in plain.items() if value is None or type(value) in (bool, int, float, str)}
+    if texts := [key for key, value in plain.items() if type(value) is str and key not in ("dataset", "root")]:
+        raise UserError(f"the checkpoint is damaged: its data had {texts[0]}={plain[texts[0]][:99]!a}, no number")
     if not str(plain.get("dataset", "digits")).isidentifier():
         raise UserError(
             f"the checkpoint names the data set {str(plain['dataset'])[:200]!a}, which reading it must not import: "

@@ -41,7 +41,7 @@ from lit_gans.commands.resuming import (
 )
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
-from lit_gans.models.mechanics.rebuilding import check_training_state
+from lit_gans.models.mechanics.rebuilding import check_trainer_state
 from lit_gans.plugins import AppendingCSVLogger, PatientTensorBoardLogger
 
 __all__ = ("CommandLine", "main")
@@ -150,7 +150,7 @@ class CommandLine(LightningCLI):
         if not path or self.config.subcommand != "fit" or path == "last" or Path(path).is_dir():
             return
         checkpoint = read_checkpoint(path)
-        check_training_state(checkpoint, path)
+        check_trainer_state(checkpoint, path)
         saved, wrote = checkpoint.get("hyper_parameters", {}), checkpoint["lit_gans"]["class_path"]
         given = json.loads(json.dumps(options.model.as_dict()))
         refuse_other_class(f"{path} holds a", wrote, given["class_path"])
@@ -161,6 +161,9 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and put the loggers into it."""
         options = self.config[str(self.subcommand)]
+        for name in ("checkpoint_every", "sample_every"):
+            if options[name] < 1:
+                raise UserError(f"--{name} must be at least 1, got {options[name]}")
         strategies = ["auto", *StrategyRegistry.available_strategies()]
         if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
             raise UserError(unknown("strategy", options.trainer.strategy, strategies))

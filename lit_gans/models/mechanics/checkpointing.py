@@ -16,7 +16,7 @@ from lit_gans.models.mechanics.agreement import check_same_step
 from lit_gans.models.mechanics.rebuilding import (
     FORMAT,
     arguments_of_file,
-    check_training_state,
+    check_trainer_state,
     contents,
     described,
     explained,
@@ -79,7 +79,7 @@ class CheckpointModule(SamplingModule):
 
     def _resume(self, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
         state, world = checkpoint["state_dict"], self.trainer.world_size
-        check_training_state(checkpoint, "the checkpoint")
+        check_trainer_state(checkpoint, "the checkpoint")
         check_same_step(checkpoint.get("global_step", 0), world)
         self._adapt_average(state)
         mine = self.state_dict()

@@ -30,7 +30,7 @@ from lit_gans.plugins.trust import (
 __all__ = (
     "FORMAT",
     "arguments_of_file",
-    "check_training_state",
+    "check_trainer_state",
     "contents",
     "described",
     "explained",
@@ -79,30 +79,29 @@ def contents(checkpoint: Any, path: Any) -> tuple[dict[str, Any], dict[str, Any]
     return ours, {str(name): value for name, value in saved.items()}, state
 
 
-def check_training_state(checkpoint: Mapping[str, Any], path: Any) -> None:
-    """Refuse to train on from a checkpoint that lacks what Lightning restores without asking.
+def check_trainer_state(checkpoint: Mapping[str, Any], path: Any, training: bool = True) -> None:
+    """Refuse a checkpoint that lacks what Lightning's Trainer restores without asking.
+
+    Args:
+        checkpoint: Its content.
+        path: Of the file, for messages.
+        training: Whether training is to go on, and not only validation.
 
     Raises:
         ValueError: naming the first that is missing, or of another kind.
     """
-    kinds = {
-        "callbacks": dict,
-        "global_step": int,
-        "loops": dict,
-        "lr_schedulers": list,
-        "optimizer_states": list,
-        "pytorch-lightning_version": str,
-    }
+    kinds: dict[str, type] = {"loops": dict, "pytorch-lightning_version": str, "callbacks": dict}
+    kinds |= {"global_step": int, "lr_schedulers": list, "optimizer_states": list} if training else {}
     for key, kind in kinds.items():
-        if not isinstance(value := checkpoint.get(key), kind):
+        value = checkpoint.get(key)
+        if not isinstance(value, kind) and not (value is None and key == "callbacks" and not training):
             told = "missing" if value is None else type(value).__name__
-            raise ValueError(f"{path} cannot be trained on: its {key} is {told}, not {kind.__name__}")
-    if "fit_loop" not in checkpoint["loops"]:
-        raise ValueError(f"{path} cannot be trained on: it does not say where training was")
-    named = checkpoint.get("lit_gans", {}).get("optimizers")
-    if named is not None and len(named) != len(checkpoint["optimizer_states"]):
-        there = len(checkpoint["optimizer_states"])
-        raise ValueError(f"{path} cannot be trained on: it holds the states of {there} of its {len(named)} optimizers")
+            raise ValueError(f"{path} is damaged: its {key} is {told}, not {kind.__name__}")
+    if lost := [loop for loop in ("fit_loop", "validate_loop", "test_loop") if loop not in checkpoint["loops"]]:
+        raise ValueError(f"{path} is damaged: it lacks the state of the {lost[0]}")
+    named, there = checkpoint.get("lit_gans", {}).get("optimizers"), checkpoint.get("optimizer_states", ())
+    if training and named is not None and len(named) != len(there):
+        raise ValueError(f"{path} is damaged: it holds the states of {len(there)} of its {len(named)} optimizers")
 
 
 def arguments_of_file(path: Any) -> dict[str, Any]:
