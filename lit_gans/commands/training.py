@@ -33,6 +33,7 @@ from lit_gans.commands.resuming import (
     changes,
     claim_version,
     discard_unused,
+    keep,
     lock,
     make_last,
     newest_checkpoint,
@@ -293,6 +294,8 @@ class CommandLine(LightningCLI):
                 requeue()
             raise
         finally:
+            if any(isinstance(callback, SaveConfig) and callback.began for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+                keep(self.run_folder)
             if self.trainer.global_step:
                 rank_zero_info(f"run folder: {self.run_folder}")
 
