@@ -2,6 +2,7 @@
 
 import copy
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ class _Checkpoint(ModelCheckpoint):
     """A file that could not be written is told of and tried again at the next turn; training goes on."""
 
     _failed = False
+
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        """Only a checkpoint in the folder of this run: the path may come from a file that a stranger wrote."""
+        own = Path(previous).suffix == ".ckpt" and Path(previous).parent.resolve() == Path(self.dirpath or "").resolve()
+        return own and super()._should_remove_checkpoint(trainer, previous, current)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         state = self._last_global_step_saved, self._last_checkpoint_saved
@@ -143,14 +149,21 @@ class SaveConfig(Callback):
 
     def __init__(self, text: str, config: dict[str, Any], folder: Path) -> None:
         self.text, self.config, self.folder = text, config, folder
+        self.began = False  # whether training did
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it once it is sure that training starts: a run that cannot go on keeps the config it had."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / ".config.yaml.partial"
-        partial.write_text(self.text, encoding="utf-8")
-        os.replace(partial, self.folder / "config.yaml")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial.write_text(self.text, encoding="utf-8")
+            os.replace(partial, self.folder / "config.yaml")
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise OSError(error.errno, f"{error.strerror}: no run can be kept there", str(self.folder)) from error
+        self.began = True
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(self.config, allow_val_change=True)

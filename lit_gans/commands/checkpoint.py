@@ -1,15 +1,17 @@
 """Reading checkpoints: ours or not, whole or truncated, never executing what they hold."""
 
-from argparse import ArgumentError
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import lit_gans.networks  # noqa: F401 - Lightning rebuilds classes that are imported, no others
+import torch
+
 from lit_gans.commands.errors import UserError
 from lit_gans.models import GAN
+from lit_gans.models.mechanics.rebuilding import check_trainer_state, contents, described
 from lit_gans.plugins import CheckpointError, newest_whole
 
-__all__ = ("load_model", "read_checkpoint")
+__all__ = ("data_of", "description_of", "load_model", "read_checkpoint")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -28,22 +30,74 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(str(error)) from error
     if not isinstance(checkpoint, dict) or "lit_gans" not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(f"{path} is a file of torch, but not a checkpoint of a lit_gans model")
+    try:
+        contents(checkpoint, path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return checkpoint
 
 
-def load_model(path: str | Path) -> GAN:
+def load_model(path: str | Path, trust: Iterable[str] = ()) -> GAN:
     """The model of a checkpoint, of the class that wrote it, on the CPU.
 
+    Args:
+        path: The file.
+        trust: Modules whose classes it may name, beside ours and torch's.
+
     Raises:
-        UserError: as ``read_checkpoint``, and if the checkpoint cannot rebuild its networks.
+        UserError: as ``read_checkpoint``, if the checkpoint names anything else, and if it cannot be rebuilt.
     """
-    checkpoint = read_checkpoint(path)
-    if "_instantiator" not in checkpoint.get("hyper_parameters", {}):
+    saved = read_checkpoint(path).get("hyper_parameters", {})
+    if not {"generator", "discriminator"} <= saved.keys():
         raise UserError(
             f"{path} does not say how to build its networks: in Python, "
             "load_from_checkpoint(path, generator=..., discriminator=...) of the model's class takes them"
         )
     try:
-        return GAN.load_from_checkpoint(path, map_location="cpu")
-    except (RuntimeError, ValueError, TypeError, ImportError, ArgumentError, SystemExit) as error:
-        raise UserError(f"{path} cannot be rebuilt as {checkpoint['lit_gans']['class_path']}: {error}") from error
+        model: GAN = GAN.load_from_checkpoint(path, map_location="cpu", trust=trust)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if model.num_classes is not None:
+        try:
+            model.sample(1, torch.tensor([model.num_classes - 1]), seed=0)
+        except IndexError as error:
+            raise UserError(
+                f"{path}: its generator knows fewer than the num_classes={model.num_classes} classes"
+            ) from error
+    return model
+
+
+def description_of(path: str | Path, trust: Iterable[str] = ()) -> dict[str, Any] | None:
+    """The model of a checkpoint as a config names it; None if the checkpoint does not say how to build its networks.
+
+    What a config parser is given must have passed here: it imports and calls what text and ``class_path`` name.
+
+    Raises:
+        UserError: as ``load_model``.
+    """
+    checkpoint = read_checkpoint(path)
+    check_trainer_state(checkpoint, path, training=False)
+    ours, saved, state = contents(checkpoint, path)
+    if not {"generator", "discriminator"} <= saved.keys():
+        return None
+    arguments = {name: value for name, value in saved.items() if not name.startswith("_")}
+    try:
+        described(GAN, ours["class_path"], arguments, path, trust).check_sizes(state)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return {"class_path": ours["class_path"], "init_args": arguments}
+
+
+def data_of(checkpoint: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """What the data module was built with: plain values alone, none of which names anything to import or to call."""
+    saved = checkpoint.get("datamodule_hyper_parameters", {})
+    plain = {key: saved[key] for key in known if isinstance(saved, dict) and key in saved}
+    plain = {key: value for key, value in plain.items() if value is None or type(value) in (bool, int, float, str)}
+    if texts := [key for key, value in plain.items() if type(value) is str and key not in ("dataset", "root")]:
+        raise UserError(f"the checkpoint is damaged: its data had {texts[0]}={plain[texts[0]][:99]!a}, no number")
+    if not str(plain.get("dataset", "digits")).isidentifier():
+        raise UserError(
+            f"the checkpoint names the data set {str(plain['dataset'])[:200]!a}, which reading it must not import: "
+            "give --data.dataset"
+        )
+    return plain

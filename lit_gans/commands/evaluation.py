@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 from tqdm.auto import tqdm
 
-from lit_gans.commands.checkpoint import load_model, read_checkpoint
+from lit_gans.commands.checkpoint import data_of, load_model, read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
@@ -90,8 +90,8 @@ def parse(command: str, words: list[str]) -> Namespace:
     if config.devices < 1:
         raise UserError(f"--devices must be at least 1, got {config.devices}")
     if config.checkpoint is not None:
-        trained_on = read_checkpoint(config.checkpoint).get("datamodule_hyper_parameters", {})
-        known = {f"data.{key}": value for key, value in trained_on.items() if key in config.data}
+        trained_on = data_of(read_checkpoint(config.checkpoint), config.data.keys())
+        known = {f"data.{key}": value for key, value in trained_on.items()}
         parser.set_defaults(known)
         config = parser.parse_args(words)
     if config.metrics is None:

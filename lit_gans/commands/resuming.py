@@ -18,6 +18,7 @@ __all__ = (
     "changes",
     "claim_version",
     "discard_unused",
+    "keep",
     "lock",
     "make_last",
     "newest_checkpoint",
@@ -27,6 +28,9 @@ __all__ = (
 
 _locks: dict[Path, int] = {}  # held until the process ends
 _claimed: set[Path] = set()  # folders that were made for runs of this process
+
+
+_BEFORE_TRAINING = ("events.out.tfevents.*", "health.jsonl", "hparams.yaml", "metrics.csv")
 
 
 def version_of(folder: Path) -> int:
@@ -59,12 +63,24 @@ def claim_version(folder: Path) -> Path:
             return path
 
 
+def keep(folder: Path) -> None:
+    """Training has begun in this folder: it is never taken away, whatever happens to the files in it."""
+    _claimed.discard(folder.resolve())
+
+
 def discard_unused() -> None:
-    """Take away the folder of a run that ended before training began, and wrote its config: none can go on with it."""
+    """Take away the folder of a run that ended before training began: none can go on with it.
+
+    Only what loggers make before the first step is deleted; a folder that anybody wrote anything else into stays.
+    """
     while _claimed:
         folder = _claimed.pop()
-        if not (folder / "config.yaml").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        found = sorted(folder.rglob("*"), reverse=True)
+        with suppress(OSError):
+            if all(path.is_dir() or any(path.match(name) for name in _BEFORE_TRAINING) for path in found):
+                for path in found:
+                    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+                folder.rmdir()
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -138,6 +138,7 @@ def image_batches(model: "GAN", labels: object, arguments: argparse.Namespace) -
     """Batches of uint8 images (N, H, W, C), or of points float32 (N, 2)."""
     from lit_gans.functional import to_uint8
 
+    averaged = hasattr(model, "g_ema")
     for start in range(0, arguments.n, arguments.batch_size):
         count = min(arguments.batch_size, arguments.n - start)
         y = None if labels is None else labels[start : start + count]  # type: ignore[index]
@@ -147,6 +148,12 @@ def image_batches(model: "GAN", labels: object, arguments: argparse.Namespace) -
             )
         except ValueError as error:
             raise UserError(f"--truncation: {error}" if arguments.truncation is not None else str(error)) from error
+        if not images.isfinite().all():
+            raise UserError(
+                f"{arguments.checkpoint}: its generator makes NaN or infinite values: its training has diverged; "
+                "take an earlier checkpoint"
+                + (", or the live generator, --no-ema" if arguments.ema and averaged else "")
+            )
         if images.shape[1:] == (2,):
             yield images.float().cpu().numpy()
             continue

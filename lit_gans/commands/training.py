@@ -26,13 +26,14 @@ from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.signals import StopOnSignal
 from lit_gans.cli import unknown
-from lit_gans.commands.checkpoint import read_checkpoint
+from lit_gans.commands.checkpoint import description_of, read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser, explain
 from lit_gans.commands.resuming import (
     changes,
     claim_version,
     discard_unused,
+    keep,
     lock,
     make_last,
     newest_checkpoint,
@@ -41,6 +42,7 @@ from lit_gans.commands.resuming import (
 )
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
+from lit_gans.models.mechanics.rebuilding import check_trainer_state
 from lit_gans.plugins import AppendingCSVLogger, PatientTensorBoardLogger
 
 __all__ = ("CommandLine", "main")
@@ -149,6 +151,7 @@ class CommandLine(LightningCLI):
         if not path or self.config.subcommand != "fit" or path == "last" or Path(path).is_dir():
             return
         checkpoint = read_checkpoint(path)
+        check_trainer_state(checkpoint, path)
         saved, wrote = checkpoint.get("hyper_parameters", {}), checkpoint["lit_gans"]["class_path"]
         given = json.loads(json.dumps(options.model.as_dict()))
         refuse_other_class(f"{path} holds a", wrote, given["class_path"])
@@ -159,6 +162,9 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and put the loggers into it."""
         options = self.config[str(self.subcommand)]
+        for name in ("checkpoint_every", "sample_every"):
+            if options[name] < 1:
+                raise UserError(f"--{name} must be at least 1, got {options[name]}")
         strategies = ["auto", *StrategyRegistry.available_strategies()]
         if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
             raise UserError(unknown("strategy", options.trainer.strategy, strategies))
@@ -288,6 +294,8 @@ class CommandLine(LightningCLI):
                 requeue()
             raise
         finally:
+            if any(isinstance(callback, SaveConfig) and callback.began for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+                keep(self.run_folder)
             if self.trainer.global_step:
                 rank_zero_info(f"run folder: {self.run_folder}")
 
@@ -360,12 +368,6 @@ def model_of_checkpoint(words: list[str]) -> list[str]:
         path = word.partition("=")[2] if word.startswith("--ckpt_path=") else None
         path = words[index + 1] if word == "--ckpt_path" and index + 1 < len(words) else path
         if path:
-            checkpoint = read_checkpoint(path)
-            hparams = dict(checkpoint.get("hyper_parameters", {}))
-            if hparams.pop("_instantiator", None):
-                hparams.pop("_class_path", None)
-                return [
-                    "--model",
-                    json.dumps({"class_path": checkpoint["lit_gans"]["class_path"], "init_args": hparams}),
-                ]
+            described = description_of(path)
+            return [] if described is None else ["--model", json.dumps(described)]
     return []

@@ -2,12 +2,14 @@
 
 from lit_gans.plugins.checkpoint_io import CheckpointError, SafeCheckpointIO, newest_whole, read, use_safe_io
 from lit_gans.plugins.loggers import AppendingCSVLogger, PatientTensorBoardLogger
+from lit_gans.plugins.trust import UntrustedError
 
 __all__ = (
     "AppendingCSVLogger",
     "CheckpointError",
     "PatientTensorBoardLogger",
     "SafeCheckpointIO",
+    "UntrustedError",
     "newest_whole",
     "read",
     "use_safe_io",

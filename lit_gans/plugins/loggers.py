@@ -2,7 +2,9 @@
 
 import csv
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -19,11 +21,23 @@ class _AppendingWriter(ExperimentWriter):
             with open(self.metrics_file_path, encoding="utf-8", newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
+    _failed = False
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        try:
+            super().log_hparams(params)
+        except OSError as error:
+            rank_zero_warn(f"the hyperparameters could not be written to {self.log_dir}: {error}")
+
     def save(self) -> None:
         try:
+            os.makedirs(self.log_dir, exist_ok=True)
             super().save()
+            self._failed = False
         except OSError as error:  # the rows are kept for the next time
-            rank_zero_warn(f"{self.metrics_file_path} could not be written, training goes on: {error}")
+            if not self._failed:
+                rank_zero_warn(f"{self.metrics_file_path} could not be written yet, training goes on: {error}")
+            self._failed = True
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = self.metrics_file_path
@@ -47,18 +61,66 @@ class AppendingCSVLogger(CSVLogger):
 
 
 class PatientTensorBoardLogger(TensorBoardLogger):
-    """Lightning's, which tells of a disk that is full, and of the rows that are lost then, and lets training go on."""
+    """Lightning's, which tells of a disk that is full, and of the rows that are lost then, and lets training go on.
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write what can be written."""
-        try:
-            super().log_metrics(metrics, step)
-        except OSError as error:
-            rank_zero_warn(f"TensorBoard's events in {self.log_dir} could not be written, training goes on: {error}")
+    TensorBoard writes in a thread of its own, which ends with the first error; a new one, with a file of its own, goes
+    on as soon as the folder can be written to again.
+    """
+
+    _failed = _told = False
+
+    @property
+    def experiment(self) -> Any:
+        """The writer, whose methods do nothing, and tell so once, while nothing can be written."""
+        return _Patient(self)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Write them if they can be."""
+        self.patiently(lambda: super(PatientTensorBoardLogger, self).log_hyperparams(*args, **kwargs))
+
+    def save(self) -> None:
+        """Flush."""
+        self.patiently(super().save)
 
     def finalize(self, status: str) -> None:
         """Close the file."""
+        self.patiently(lambda: super(PatientTensorBoardLogger, self).finalize(status))
+
+    def patiently(self, write: Callable[[], Any]) -> Any:
+        """Do something that may meet a full disk."""
         try:
-            super().finalize(status)
+            if self._failed or self._experiment is None:
+                _probe(self.log_dir)
+            self._failed = False
+            return write()
         except OSError as error:
-            rank_zero_warn(f"TensorBoard's events in {self.log_dir} could not be written: {error}")
+            self._failed, self._experiment = True, None
+            if not self._told:
+                rank_zero_warn(
+                    f"TensorBoard's events in {self.log_dir} cannot be written, and are lost until they can be; "
+                    f"training goes on: {error}"
+                )
+            self._told = True
+            return None
+
+
+class _Patient:
+    """A SummaryWriter that may have to wait."""
+
+    def __init__(self, logger: PatientTensorBoardLogger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        def writer() -> Any:
+            return super(PatientTensorBoardLogger, self._logger).experiment
+
+        if name.startswith(("add_", "flush", "close")):
+            return lambda *args, **kwargs: self._logger.patiently(lambda: getattr(writer(), name)(*args, **kwargs))
+        return getattr(writer(), name)
+
+
+def _probe(folder: str) -> None:
+    """Raise OSError unless something can be written there: TensorBoard's own thread would print a traceback."""
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(2**14))

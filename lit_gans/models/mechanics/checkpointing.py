@@ -1,7 +1,6 @@
 """Checkpoints that name their class, hold plain values, and rebuild their model with ``weights_only=True``."""
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from typing import Any
@@ -10,16 +9,25 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_gans.models.mechanics.agreement import check_same_step
+from lit_gans.models.mechanics.rebuilding import (
+    FORMAT,
+    arguments_of_file,
+    check_trainer_state,
+    contents,
+    described,
+    explained,
+    path_of,
+    stay_where_possible,
+)
 from lit_gans.models.mechanics.sampling import SamplingModule
 from lit_gans.plugins import newest_whole
+from lit_gans.plugins.trust import is_trusted, trusted_modules
 
 __all__ = ("FORMAT", "CheckpointModule", "plain_arguments")
-
-FORMAT = 1  # of what is under "lit_gans" in a checkpoint
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
@@ -63,17 +71,17 @@ class CheckpointModule(SamplingModule):
         Raises:
             ValueError: if the checkpoint is another model's, or of a later version; names both sides.
         """
-        ours = checkpoint.get("lit_gans", {})
-        wrote = ours.get("class_path", "a model that is not of lit_gans")
+        ours = contents(checkpoint, "the checkpoint")[0]
+        wrote = ours["class_path"]
         if wrote not in [path_of(cls) for cls in type(self).__mro__]:
             raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(self))}")
-        check_format(ours)
         self.images_seen, self.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resume(checkpoint, ours)
 
     def _resume(self, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
         state, world = checkpoint["state_dict"], self.trainer.world_size
+        check_trainer_state(checkpoint, "the checkpoint")
         check_same_step(checkpoint.get("global_step", 0), world)
         self._adapt_average(state)
         mine = self.state_dict()
@@ -101,7 +109,8 @@ class CheckpointModule(SamplingModule):
         saved = [name for name in state if name.startswith("g_ema.")]
         if hasattr(self, "g_ema") and not saved:
             rank_zero_info("resume: the checkpoint has no average of the generator: it begins with the generator")
-            state.update({f"g_ema.{name}": state[f"generator.{name}"] for name in self.g_ema.state_dict()})
+            live = {f"g_ema.{name}": state.get(f"generator.{name}") for name in self.g_ema.state_dict()}
+            state.update({name: tensor for name, tensor in live.items() if tensor is not None})  # what lacks is told
         elif saved and not hasattr(self, "g_ema"):
             rank_zero_info("resume: the average of the generator ends here, the model has none")
             for name in saved:
@@ -132,32 +141,60 @@ class CheckpointModule(SamplingModule):
         self._optimizers_saved = None
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        *,
+        trust: str | Iterable[str] = (),
+        **kwargs: Any,
+    ) -> Any:
         """The model of a checkpoint, of the class that wrote it; arguments as in Lightning, but ``weights_only=True``.
 
-        Networks that are not ours must be given, ``generator=..., discriminator=...``.
+        Nothing that the file names is imported or called but networks and add-ons of lit_gans, modules of ``torch.nn``,
+        optimizers and schedulers of ``torch.optim``, and classes of the modules that ``trust`` names. Networks that are
+        no such classes must be given, ``generator=..., discriminator=...``.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: Where tensors go; None: where they were, if that is there, else the CPU.
+            hparams_file: A YAML file whose arguments take the place of those in the checkpoint; believed no more.
+            strict: Whether all weights must be there, and no others; None: yes, unless the model says otherwise.
+            weights_only: As in Lightning; always true.
+            trust: Modules, "my_gan" for example, whose classes the checkpoint may name besides; that of ``cls`` is one.
+            kwargs: Arguments of the model, in the place of the saved ones.
 
         Raises:
-            ValueError: if the checkpoint was written by a model that is no ``cls``.
+            UntrustedError: if the checkpoint names anything else.
+            ValueError: if the checkpoint was written by a model that is no ``cls``, or does not fit together.
         """
-        kwargs["weights_only"] = True
-        checkpoint_path, checkpoint = newest_whole(checkpoint_path, "cpu")
-        check_format(checkpoint.get("lit_gans", {}))
-        wrote = checkpoint.get("lit_gans", {}).get("class_path", "a model that is not of lit_gans")
-        known = {path_of(subclass): subclass for subclass in subclasses(cls)}
-        if wrote not in known:
-            raise ValueError(f"{checkpoint_path} was written by {wrote}, which is no imported {cls.__name__}")
-        saved = checkpoint.get("hyper_parameters", {})
-        if lost := [name for name in checkpoint["lit_gans"].get("left_out", ()) if name not in kwargs]:
+        path, checkpoint = newest_whole(checkpoint_path, map_location or stay_where_possible)
+        ours, saved, state = contents(checkpoint, path)
+        saved = saved if hparams_file is None else arguments_of_file(hparams_file)
+        trust = (*trusted_modules(trust), *(() if is_trusted(cls.__module__, ["lit_gans"]) else (cls.__module__,)))
+        plain = {name: value for name, value in saved.items() if name not in kwargs and not name.startswith("_")}
+        description = described(cls, ours["class_path"], plain, path, trust)
+        if lost := [name for name in ours.get("left_out", ()) if name not in kwargs]:
             rank_zero_warn(
-                f"{checkpoint_path} was written with {' and '.join(lost)} that have no form as plain values: they are "
+                f"{path} was written with {' and '.join(lost)} that have no form as plain values: they are "
                 f"not there; give {', '.join(f'{name}=...' for name in lost)}"
             )
-        if "_instantiator" not in saved:  # Lightning then calls the class itself, with what is saved as it stands
-            kwargs = {name: _rebuild(value) for name, value in saved.items() if _holds_specs(value)} | kwargs
-        model = super(CheckpointModule, known[wrote]).load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        model.hparams.update({name: value for name, value in saved.items() if name not in kwargs})
-        return model
+        if lost := [name for name in ("generator", "discriminator") if name not in plain.keys() | kwargs.keys()]:
+            raise ValueError(
+                f"{path} does not say how to build its {' and '.join(lost)}, whose classes keep no init_args: give "
+                f"{description.cls.__name__}.load_from_checkpoint(path, {', '.join(f'{name}=...' for name in lost)})"
+            )
+        description.check_sizes(state, strict is not False, **kwargs)
+        with explained(path, description.cls):
+            model = description.build(**kwargs)
+            model.on_load_checkpoint(checkpoint)
+            model.load_state_dict(state, strict=model.strict_loading if strict is None else strict)
+        model.hparams.update(plain)
+        device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
+        return model.to(device)
 
     def _set_hparams(self, hp: Any) -> None:
         plain = plain_arguments(type(self), hp)
@@ -209,24 +246,6 @@ def _spec(cls: Any, init_args: Mapping[str, Any] | None) -> Any:
     return {"class_path": path_of(cls), "init_args": entries}
 
 
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, dict) and "class_path" in value
-
-
-def _holds_specs(value: Any) -> bool:
-    return _is_spec(value) or (isinstance(value, list) and any(map(_is_spec, value)))
-
-
-def _rebuild(spec: Any) -> Any:
-    """A clipping rule, a penalty or an augmentation, a list of them, or a class or partial that is called later."""
-    if isinstance(spec, list):
-        return [_rebuild(part) for part in spec]
-    module, _, name = spec["class_path"].rpartition(".")
-    cls, init_args = getattr(importlib.import_module(module), name), spec.get("init_args", {})
-    built = "init_args" in spec and isinstance(cls, type) and (is_dataclass(cls) or issubclass(cls, nn.Module))
-    return cls(**init_args) if built else partial(cls, **init_args)
-
-
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
     """All values in one tensor, in double precision."""
     return torch.cat([tensor.flatten().double() for tensor in tensors.values()])
@@ -242,28 +261,3 @@ def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Cut a flat tensor into parts of the shapes and types of ``like``."""
     parts = flat.split([tensor.numel() for tensor in like.values()])
     return {name: part.view_as(like[name]).to(like[name]) for name, part in zip(like, parts, strict=True)}
-
-
-def check_format(ours: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of a later version.
-
-    Raises:
-        ValueError: naming both formats.
-    """
-    if ours.get("format", FORMAT) > FORMAT:
-        raise ValueError(
-            f"the checkpoint has format {ours['format']}, of a later lit_gans; this version reads up to {FORMAT}: "
-            "upgrade lit_gans"
-        )
-
-
-def path_of(cls: type) -> str:
-    """Where a class can be imported from."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
-    """A class and all that are imported below it."""
-    yield cls
-    for subclass in cls.__subclasses__():
-        yield from subclasses(subclass)
