@@ -46,7 +46,7 @@ _DEFINED_IN: dict[str, Any] = {  # the classes that may be named, and where they
     "torch.nn.modules": nn.Module,
     "torch.optim": (Optimizer, LRScheduler),
 }
-_CLIPPING = "lit_gans.models.mechanics.clipping"
+_RULES = ("lit_gans.models.mechanics.clipping", "lit_gans.models.mechanics.schedules")  # dataclasses that models take
 _TEXT = (str, int, float, bool, type(None), Path)  # kinds of arguments in which text cannot stand for anything else
 
 
@@ -184,7 +184,7 @@ def _names(value: Any) -> Iterator[Any]:
 def _may_be_named(cls: type, trust: Iterable[str]) -> bool:
     if is_trusted(cls.__module__, trust):
         return True
-    if cls.__module__ == _CLIPPING:
+    if cls.__module__ in _RULES:
         return is_dataclass(cls)
     return any(is_trusted(cls.__module__, [room]) and issubclass(cls, kinds) for room, kinds in _DEFINED_IN.items())
 
@@ -227,6 +227,11 @@ def _resolved(value: Any, hint: Any, trust: Iterable[str], where: str) -> Any:
     if isinstance(value, Mapping):
         if "class_path" in value:
             return _call(value, leaves, trust, where)
+        rule = next(
+            (leaf for leaf in leaves if getattr(leaf, "__module__", None) in _RULES and is_dataclass(leaf)), None
+        )
+        if rule is not None:  # as a config writes it, whose parser knows the one class that it can be
+            return Call(rule, resolve(rule, value, trust, f"{where}."), later=False)
         return {key: _resolved(part, hint, trust, where) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         kinds = [get_origin(part) or part for part in _alternatives(hint)]

@@ -115,3 +115,27 @@ def test_schedules_come_back_with_a_checkpoint(tmp_path):
     run.fit(model, loader())
     run.save_checkpoint(tmp_path / "x.ckpt")
     assert GAN.load_from_checkpoint(tmp_path / "x.ckpt").schedules == RECIPE[:2]
+
+
+def test_schedules_of_a_config_come_back_with_its_checkpoint(tmp_path, monkeypatch):
+    from lit_gans.cli import main
+    from lit_gans.commands.checkpoint import load_model
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r3gan.yaml").write_text(
+        """
+model:
+  class_path: R3GAN
+  init_args:
+    generator: {class_path: MLPGenerator, init_args: {image_size: 8, channels: 1, latent_dim: 4, widths: [8]}}
+    discriminator: {class_path: MLPDiscriminator, init_args: {image_size: 8, channels: 1, widths: [8]}}
+    latent_dim: 4
+    schedules:
+      - {of: gamma, start: 0.05, end: 0.005, steps: 8}
+data: {dataset: digits}
+trainer: {max_steps: 2, logger: false, accelerator: cpu, enable_progress_bar: false, limit_val_batches: 0}
+"""
+    )
+    main(["fit", "--config", "r3gan.yaml"])
+    (path,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
+    assert load_model(path).schedules == RECIPE[:1]
