@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from toys import (
@@ -212,3 +213,45 @@ def test_the_loop_of_the_page_on_fabric_is_that_of_the_trainer(tmp_path):
     for (key, mine), theirs in zip(weights(ours).items(), weights(names["model"]).values(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-6), key
     assert not same(weights(ours), weights(build("GAN")))
+
+
+class Reversed(GAN):
+    """Optimizers in the order that many projects have."""
+
+    def configure_optimizers(self):
+        (d_optimizer, g_optimizer), schedulers = super().configure_optimizers()
+        return [g_optimizer, d_optimizer], schedulers
+
+
+def test_optimizers_are_matched_by_their_parameters(tmp_path):
+    ends = []
+    for cls in (GAN, Reversed):
+        model = cls(*networks("GAN"), latent_dim=LATENT, d_lr=1e-3, g_lr=2e-3, d_clip=0.1)
+        saver = ModelCheckpoint(tmp_path / cls.__name__, every_n_train_steps=6, save_top_k=-1, filename="{step}")
+        trainer(tmp_path, max_steps=9, callbacks=[saver], enable_checkpointing=True).fit(model, loader())
+        ends.append(weights(model))
+    assert same(*ends)
+    resumed = Reversed(*networks("GAN"), latent_dim=LATENT, d_lr=1e-3, g_lr=2e-3, d_clip=0.1)
+    path = tmp_path / "Reversed" / "step=6.ckpt"
+    trainer(tmp_path, max_steps=9).fit(resumed, loader(), ckpt_path=path, weights_only=True)
+    assert same(ends[1], weights(resumed))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda m: torch.optim.Adam(m.parameters()), "it gave 1, .*: discriminator and generator"),
+        (lambda m: [torch.optim.Adam(m.discriminator.parameters())] * 2, "it gave 2, .*: discriminator, discriminator"),
+        (
+            lambda m: [torch.optim.Adam(m.generator.parameters()), torch.optim.Adam([nn.Parameter(torch.ones(1))])],
+            "it gave 2, .*: generator, neither player",
+        ),
+    ],
+)
+def test_optimizers_that_belong_to_no_player_are_refused(make, told, tmp_path):
+    class Own(GAN):
+        def configure_optimizers(self):
+            return make(self)
+
+    with pytest.raises(ValueError, match=f"configure_optimizers must give one optimizer for .*{told}"):
+        trainer(tmp_path, max_steps=1).fit(Own(*networks("GAN"), latent_dim=LATENT), loader())

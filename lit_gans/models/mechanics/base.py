@@ -198,6 +198,28 @@ class TwoPlayerModule(CheckpointModule):
                 schedulers.append(schedule(optimizers[-1]))
         return optimizers, schedulers
 
+    def in_order(self, optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+        """The discriminator's optimizer, then the generator's, told apart by their parameters.
+
+        Raises:
+            ValueError: if these are not two, or one of them has parameters of both players or of none.
+        """
+        whole = {name: set(self._parameters_of[name]) for name in PLAYERS}
+        shared = whole["discriminator"] & whole["generator"]  # tells nothing
+        owned, players = {name: parameters - shared for name, parameters in whole.items()}, []
+        for optimizer in optimizers:
+            its = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+            players.append([name for name in PLAYERS if owned[name] & its])
+        if sorted(players) != [[name] for name in sorted(PLAYERS)]:
+            told = ", ".join(" and ".join(names) or "neither player" for names in players) or "nothing"
+            raise ValueError(
+                "configure_optimizers must give one optimizer for the discriminator's parameters and one for the "
+                f"generator's; it gave {len(players)}, which hold parameters of: {told}"
+            )
+        return [
+            optimizer for name in PLAYERS for optimizer, its in zip(optimizers, players, strict=True) if its == [name]
+        ]
+
     def network(self, player: Player) -> nn.Module:
         """The network of a player, "generator" or "discriminator"."""
         return self.generator if player == "generator" else self.discriminator
@@ -322,6 +344,7 @@ class TwoPlayerModule(CheckpointModule):
     def on_fit_start(self) -> None:
         """Lists that each step needs, gathered once all layers exist; optimizers exist only now, too."""
         self._parameters_of = {name: list(self.network(name).parameters()) for name in PLAYERS}
+        self.trainer.strategy.optimizers = self.in_order(self.trainer.optimizers)
         for optimizer in self.trainer.optimizers:
             optimizer.register_load_state_dict_post_hook(align_state)
         self.finish_resuming()
