@@ -28,6 +28,7 @@ from lit_gans.callbacks.signals import StopOnSignal
 from lit_gans.cli import unknown
 from lit_gans.commands.checkpoint import description_of, read_checkpoint
 from lit_gans.commands.errors import UserError
+from lit_gans.commands.linking import link
 from lit_gans.commands.parsing import Parser, explain
 from lit_gans.commands.resuming import (
     changes,
@@ -143,6 +144,7 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the words given, whatever else the process was started with."""
         self.config: Namespace = parser.parse_args(args)  # type: ignore[arg-type]
+        self.given: Namespace = parser.parse_args(args, defaults=False)  # type: ignore[arg-type]
 
     def _parse_ckpt_path(self) -> None:
         """Resuming: the config wins over the arguments in the checkpoint; differences are told, not merged."""
@@ -160,8 +162,9 @@ class CommandLine(LightningCLI):
                 rank_zero_info(f"resume: {key} {saved[key]!r} → {value!r}")
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder, and put the loggers into it."""
+        """Hand on what was given once, choose the run folder, and put the loggers into it."""
         options = self.config[str(self.subcommand)]
+        link(options, self.given[str(self.subcommand)])
         for name in ("checkpoint_every", "sample_every"):
             if options[name] < 1:
                 raise UserError(f"--{name} must be at least 1, got {options[name]}")

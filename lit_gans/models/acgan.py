@@ -30,7 +30,7 @@ class ACGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    needs_labels = True
+    needs_labels, shows_labels = True, False
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class ReACGAN(HingeGAN):
         **kwargs: As of GAN.
     """
 
-    needs_labels = couples_samples = True
+    needs_labels, couples_samples, shows_labels = True, True, False
 
     def __init__(
         self,

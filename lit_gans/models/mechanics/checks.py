@@ -154,12 +154,28 @@ def check_batch(model: "GAN", batch: Any) -> None:
         )
 
 
+def _remedy(fake: Any, real: Tensor) -> str:
+    """How shapes of generated images become those of the data, in Python and on the command line."""
+    if not isinstance(fake, Tensor) or fake.ndim != 4 or real.ndim != 4:
+        return "make their shapes equal"
+    wanted = {"channels": real.shape[1], "image_size": real.shape[2]}
+    differ = {key: n for key, n, made in zip(wanted, wanted.values(), fake.shape[1:], strict=False) if n != made}
+    build = ", ".join(f"{key}={n}" for key, n in differ.items())
+    options = " ".join(
+        f"--model.{net}.{key} {n}" for key, n in differ.items() for net in ("generator", "discriminator")
+    )
+    scale = " ".join(f"--data.{key} {fake.shape[1 + list(wanted).index(key)]}" for key in differ)
+    return f"build both networks with {build} ({options}), or have the data fit the generator ({scale})"
+
+
 def _call(name: str, network: Any, x: Tensor, y: Tensor | None) -> Any:
     try:
         return network(x, y)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = f"{tuple(x.shape)}" + ("" if y is None else f" with labels {tuple(y.shape)}")
-        raise ValueError(f"{name} cannot take an input of shape {shapes}: {error}") from error
+        latents = f" (latents are latent_dim={x.shape[1]} wide: give model and generator the same)"
+        hint = latents if name == "generator" else ""
+        raise ValueError(f"{name} cannot take an input of shape {shapes}{hint}: {error}") from error
 
 
 def reconstruction(model: "GAN", answer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,7 +232,7 @@ def _check_images(fake: Tensor, real: Tensor, trained: bool) -> None:
     """Refuse what cannot become right; a network that ends linearly may, and a trained one is not judged."""
     if not isinstance(fake, Tensor) or fake.shape[1:] != real.shape[1:]:
         made = tuple(fake.shape[1:]) if isinstance(fake, Tensor) else type(fake).__name__
-        raise ValueError(f"generator makes {made}, the data are {tuple(real.shape[1:])}: make their shapes equal")
+        raise ValueError(f"generator makes {made}, the data are {tuple(real.shape[1:])}: {_remedy(fake, real)}")
     if fake.ndim != 4:
         return  # points and other data have no customary range
     low, high = real.min().item(), real.max().item()
