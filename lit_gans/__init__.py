@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ReACGAN,
         StyleGAN2,
         UnrolledGAN,
+        load,
     )
     from lit_gans.strategies import GANDDPStrategy
 
@@ -93,6 +94,7 @@ _ROOM_OF = {
     "TrainingDiverged": "callbacks",
     "WGAN": "models",
     "WGANGP": "models",
+    "load": "models",
 }
 
 __all__ = (
@@ -138,6 +140,7 @@ __all__ = (
     "TrainingDiverged",
     "UnrolledGAN",
     "__version__",
+    "load",
 )
 
 

@@ -9,9 +9,9 @@ import torch
 from lit_gans.commands.errors import UserError
 from lit_gans.models import GAN
 from lit_gans.models.mechanics.rebuilding import check_trainer_state, contents, described
-from lit_gans.plugins import CheckpointError, newest_whole
+from lit_gans.plugins import CheckpointError, checkpoint_in, newest_whole
 
-__all__ = ("data_of", "description_of", "load_model", "read_checkpoint")
+__all__ = ("data_of", "description_of", "load_model", "named_checkpoint", "read_checkpoint")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -35,6 +35,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(str(error)) from error
     return checkpoint
+
+
+def named_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path stands for; of a run folder its best one, else its last one, which is told.
+
+    Raises:
+        UserError: if a folder holds neither.
+    """
+    try:
+        return checkpoint_in(path)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
 
 
 def load_model(path: str | Path, trust: Iterable[str] = ()) -> GAN:

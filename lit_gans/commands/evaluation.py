@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 from tqdm.auto import tqdm
 
-from lit_gans.commands.checkpoint import data_of, load_model, read_checkpoint
+from lit_gans.commands.checkpoint import data_of, load_model, named_checkpoint, read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
@@ -64,7 +64,9 @@ def main(command: str, words: list[str]) -> None:
 def parse(command: str, words: list[str]) -> Namespace:
     """The options; those of the data are first looked for in the checkpoint."""
     parser = Parser(prog=f"python -m lit_gans {command}", description=__doc__)
-    parser.add_argument("checkpoint", metavar="CKPT", nargs="?", type=str, help="of a lit_gans model")
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", nargs="?", type=str, help="of a lit_gans model, or the folder of a run"
+    )
     parser.add_argument("--images", type=str, default=None, help="measure these: a folder, .zip, or .npz (uint8 NHWC)")
     parser.add_class_arguments(ImageDataModule, "data", sub_configs=True)
     parser.add_argument("--protocol", type=str, default=None, help=f"{', '.join(PROTOCOLS)} (quick)")
@@ -90,10 +92,12 @@ def parse(command: str, words: list[str]) -> Namespace:
     if config.devices < 1:
         raise UserError(f"--devices must be at least 1, got {config.devices}")
     if config.checkpoint is not None:
-        trained_on = data_of(read_checkpoint(config.checkpoint), config.data.keys())
+        path = str(named_checkpoint(config.checkpoint))
+        trained_on = data_of(read_checkpoint(path), config.data.keys())
         known = {f"data.{key}": value for key, value in trained_on.items()}
         parser.set_defaults(known)
         config = parser.parse_args(words)
+        config.checkpoint = path
     if config.metrics is None:
         config.metrics = ["modes"] if is_plane(config.data.dataset) else DEFAULT_METRICS
     return config

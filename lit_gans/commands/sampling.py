@@ -35,9 +35,9 @@ def main(command: str, words: list[str]) -> None:
 
     import numpy as np
 
-    from lit_gans.commands.checkpoint import load_model
+    from lit_gans.commands.checkpoint import load_model, named_checkpoint
 
-    model = load_model(arguments.checkpoint)
+    model = load_model(named_checkpoint(arguments.checkpoint))
     try:
         model = model.to(arguments.device)
     except (RuntimeError, AssertionError) as error:
@@ -72,7 +72,7 @@ def main(command: str, words: list[str]) -> None:
 def parser(command: str) -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog=f"python -m lit_gans {command}", description=__doc__)
-    parser.add_argument("checkpoint", metavar="CKPT")
+    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint, or the folder of a run: its best or last one")
     parser.add_argument("-n", type=int, default=64, help="number of images (64)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
     parser.add_argument("-o", "--output", default="samples.png", help="x.png, x.npz or a directory/ (samples.png)")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import warnings
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.signals import StopOnSignal
 from lit_gans.cli import unknown
-from lit_gans.commands.checkpoint import description_of, read_checkpoint
+from lit_gans.commands.checkpoint import data_of, description_of, named_checkpoint, read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.linking import link
 from lit_gans.commands.parsing import Parser, explain
@@ -77,9 +78,7 @@ def main(command: str, words: list[str]) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
-    if command != "fit":
-        words = model_of_checkpoint(words) + words
-    run(command, words)
+    run(command, of_checkpoint(command, resume_folder(words)))
 
 
 def run(
@@ -365,12 +364,40 @@ def requeue() -> None:
         rank_zero_info(f"scontrol requeue {job}{failed}")
 
 
-def model_of_checkpoint(words: list[str]) -> list[str]:
-    """Options that describe the model of ``--ckpt_path``, to stand before the user's own, which win."""
+def resume_folder(words: list[str]) -> list[str]:
+    """``--resume FOLDER`` is another way to say ``--ckpt_path FOLDER``."""
     for index, word in enumerate(words):
-        path = word.partition("=")[2] if word.startswith("--ckpt_path=") else None
-        path = words[index + 1] if word == "--ckpt_path" and index + 1 < len(words) else path
-        if path:
-            described = description_of(path)
-            return [] if described is None else ["--model", json.dumps(described)]
-    return []
+        flag, equals, value = word.partition("=")
+        if flag == "--resume" and equals and Path(value).is_dir():
+            return [*words[:index], f"--ckpt_path={value}", *words[index + 1 :]]
+        if word == "--resume" and index + 1 < len(words) and Path(words[index + 1]).is_dir():
+            return [*words[:index], "--ckpt_path", *words[index + 1 :]]
+    return words
+
+
+def of_checkpoint(command: str, words: list[str]) -> list[str]:
+    """The words after those that describe the model and, without a config, the data of ``--ckpt_path``.
+
+    The user's own win. ``fit`` with a config or a model takes nothing from the checkpoint but its state, and goes on in
+    a folder that is named; other commands take the best or last checkpoint of a folder.
+    """
+    flags = [word.partition("=")[0] for word in words]
+    at = flags.index("--ckpt_path") if "--ckpt_path" in flags else None
+    if at is None or (command == "fit" and {"--config", "--model"} & set(flags)):
+        return words
+    inline = "=" in words[at]
+    path = words[at].partition("=")[2] if inline else next(iter(words[at + 1 : at + 2]), "")
+    if path in ("", "last"):
+        return words
+    found = named_checkpoint(path)
+    if command != "fit":
+        words = [*words[:at], f"--ckpt_path={found}", *words[at + (1 if inline else 2) :]]
+    described, told = description_of(found), []
+    if described is not None:
+        told += ["--model", json.dumps(described)]
+    if not any(flag == "--config" or flag.startswith("--data") for flag in flags):
+        data = data_of(read_checkpoint(found), signature(ImageDataModule).parameters)
+        told += [
+            f"--data.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in data.items()
+        ]
+    return told + words

@@ -14,11 +14,11 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-__all__ = ("CheckpointError", "SafeCheckpointIO", "newest_whole", "read", "use_safe_io")
+__all__ = ("CheckpointError", "SafeCheckpointIO", "checkpoint_in", "newest_whole", "read", "use_safe_io")
 
 
 class CheckpointError(ValueError):
@@ -260,6 +260,23 @@ def _called(error: str, path: Path, zipped: bool) -> str | None:
 
 class _RefusedError(CheckpointError):
     """Code in the file: no accident, so no other generation is tried."""
+
+
+def checkpoint_in(path: Any) -> Path:
+    """The checkpoint that a path stands for: of a run folder its best one, else its last one, which is told.
+
+    Raises:
+        FileNotFoundError: if a folder holds neither.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for place in (path / "checkpoints", path):
+        for name in ("best.ckpt", "last.ckpt"):
+            if (place / name).is_file():
+                rank_zero_info(f"{path}: {name}")
+                return place / name
+    raise FileNotFoundError(f"{path} is a folder with neither checkpoints/best.ckpt nor checkpoints/last.ckpt")
 
 
 def newest_whole(path: Any, map_location: Any = None) -> tuple[Path, dict[str, Any]]:
