@@ -184,7 +184,7 @@ def test_other_noise_follows(rolled):
     record, _, _ = rolled
     assert record.model.seed_offset == 1
     assert not same(record.states[48], record.states[40])
-    checkpoint = {}
+    checkpoint = {"state_dict": record.model.state_dict()}
     record.model.on_save_checkpoint(checkpoint)
     other = build("GAN", ema_decay=0.9)
     other.on_load_checkpoint(checkpoint)

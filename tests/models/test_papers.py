@@ -424,13 +424,13 @@ def test_every_model_has_its_papers_defaults():
         "SSGAN": (1, 2e-4, (0.0, 0.9), 128),
         "SAGAN": (1, 4e-4, (0.0, 0.9), 128),
         "BigGAN": (2, 2e-4, (0.0, 0.999), 120),
-        "StyleGAN2": (1, 2e-3 * 16 / 17, (0.0, 0.99), 512),
+        "StyleGAN2": (1, 2e-3, (0.0, 0.99), 512),
         "ReACGAN": (1, 2e-4, (0.5, 0.999), 128),
     }
     for name, cls in MODELS.items():
         model = cls(*networks(name), **EXTRAS.get(name, {}))
         assert (model.n_critic, model.lrs[0], model.betas, model.latent_dim) == expected[name]
-        generators = {"UnrolledGAN": 1e-3, "InfoGAN": 1e-3, "SAGAN": 1e-4, "BigGAN": 5e-5, "StyleGAN2": 2e-3 * 8 / 9}
+        generators = {"UnrolledGAN": 1e-3, "InfoGAN": 1e-3, "SAGAN": 1e-4, "BigGAN": 5e-5, "StyleGAN2": 2e-3}
         assert model.lrs[1] == pytest.approx(generators.get(name, model.lrs[0]))
     assert build("BigGAN").ema_decay == 0.9999
     assert build("StyleGAN2").ema_kimg == 10
