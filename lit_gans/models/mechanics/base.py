@@ -84,6 +84,7 @@ class TwoPlayerModule(CheckpointModule):
     slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
     tells_by_sign = True  # whether logits above 0 mean real
     needs_labels = False  # whether there is no such model without classes
+    least_batch = 1  # real images that a loss needs at once
     pack = 1  # samples the discriminator judges together
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not
