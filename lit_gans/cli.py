@@ -83,5 +83,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 def fail(message: str) -> NoReturn:
     """Print one message and leave with code 2."""
-    print(f"lit_gans: {message}", file=sys.stderr)
+    printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    print(f"lit_gans: {printable}", file=sys.stderr)
     raise SystemExit(2)

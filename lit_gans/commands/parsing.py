@@ -28,6 +28,15 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        """Parse words.
+
+        jsonargparse hands the argument of a class on as a word, and writes null as Python does, ``--norm=None``.
+        """
+        if args is not None:
+            args = [re.sub(r"^(--[\w.]+)=None$", r"\1=null", word) if isinstance(word, str) else word for word in args]
+        return super().parse_args(args, *others, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the explanation and leave."""
         fail(explain(message, options_of(self)))

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import stat
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+MOST_BYTES = 2**28
+"""Largest file in a .zip that is unpacked, 256 MiB: an archive of kilobytes may unpack to any size."""
+MOST_PIXELS = 2**26
+"""Largest picture that is decoded, 8192 × 8192: a file of kilobytes may decode to any size."""
 
 
 class UnreadableError(ValueError):
@@ -88,9 +96,27 @@ class ImageFiles:
     def open(self, index: int) -> Image.Image:
         """The file as Pillow opens it: the header is read, the pixels are not."""
         name = self.names[index]
-        if self.root.is_dir():
-            return Image.open(self.root / name)
-        return Image.open(io.BytesIO(_archive(str(self.root), os.getpid()).read(name)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is a lower one
+            image = Image.open(self._path(name) if self.root.is_dir() else io.BytesIO(self._unpacked(name)))
+        if image.width * image.height > MOST_PIXELS:
+            image.close()
+            raise ValueError(f"{image.width} × {image.height} pixels, more than the {MOST_PIXELS} that are decoded")
+        return image
+
+    def _path(self, name: str) -> Path:
+        """Of a regular file: a pipe or a device may keep its reader waiting for ever."""
+        path = self.root / name
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("no regular file")
+        return path
+
+    def _unpacked(self, name: str) -> bytes:
+        """The content of a file in the .zip."""
+        archive = _archive(str(self.root), os.getpid())
+        if (size := archive.getinfo(name).file_size) > MOST_BYTES:
+            raise ValueError(f"unpacks to {size} bytes, more than the {MOST_BYTES} that are read")
+        return archive.read(name)
 
     def header(self, index: int) -> Header | str:
         """The header of a file, or the reason why it cannot be read."""
@@ -112,11 +138,7 @@ class ImageFiles:
 
         def content(index: int) -> bytes:
             name = self.names[index]
-            data = (
-                (self.root / name).read_bytes()
-                if self.root.is_dir()
-                else _archive(str(self.root), os.getpid()).read(name)
-            )
+            data = self._path(name).read_bytes() if self.root.is_dir() else self._unpacked(name)
             return hashlib.blake2b(name.encode() + b"\0" + data, digest_size=16).digest()
 
         with ThreadPoolExecutor() as pool:
@@ -146,7 +168,7 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 def unreadable(names: Sequence[str], root: Path, reason: str = "") -> UnreadableError:
     """The error for files that cannot be decoded: their number, the first names, the remedy."""
-    which = f"{names[0]} ({reason})" if reason else some(names)
+    which = f"{shown(names[0])} ({reason})" if reason else some(names)
     files = "image file" if len(names) == 1 else "image files"
     message = f"cannot read {len(names)} {files} in {root}: {which}; remove or replace them"
     return UnreadableError(message, names, reason)
@@ -155,7 +177,12 @@ def unreadable(names: Sequence[str], root: Path, reason: str = "") -> Unreadable
 def some(names: Sequence[str], most: int = 10) -> str:
     """The first names, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return ", ".join(map(shown, names[:most])) + rest
+
+
+def shown(name: str) -> str:
+    """A name for a message: line breaks and escape codes are written out, which a terminal would obey."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def complaints(

@@ -144,6 +144,9 @@ class Evaluation:
     def check(self, reals: int | None) -> None:
         """Refuse, before the long work, what the numbers of images do not allow.
 
+        Where there are fewer images than the kernel distance draws for a subset, subsets are as small as need be; that
+        is warned of and stamped.
+
         Args:
             reals: How many real images there are; None if that is not known yet.
 
@@ -160,11 +163,15 @@ class Evaluation:
         for side, n in available.items():
             if n is None:
                 continue
-            if "kid" in self.metrics and n < p.kid_subset_size:
-                raise ValueError(
-                    f"kid draws subsets of {p.kid_subset_size} images, but there are only {n} {side} ones: "
-                    f"set kid_subset_size to at most {n}, or leave kid out"
+            if "kid" in self.metrics and n < 2:
+                raise ValueError(f"kid needs at least 2 {side} images, there are {n}: leave kid out")
+            if "kid" in self.metrics and n < self.protocol.kid_subset_size:
+                warnings.warn(
+                    f"kid draws subsets of {n} images, in place of {self.protocol.kid_subset_size}: there are no more "
+                    f"{side} ones",
+                    stacklevel=2,
                 )
+                self.protocol = self.protocol.changed(kid_subset_size=n)
             if "pr" in self.metrics and n <= max(p.k, p.k_density):
                 raise ValueError(f"pr needs more than {max(p.k, p.k_density)} {side} images, there are {n}")
         if "is" in self.metrics and p.fakes < p.is_splits:

@@ -84,7 +84,9 @@ def find_weights() -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"FID needs Inception's weights, which are not at {path} and could not be downloaded ({error}): fetch "
-            f"{URL_INCEPTION_V3} elsewhere, and let the variable {VARIABLE} name the file"
+            f"{URL_INCEPTION_V3} elsewhere, and let the variable {VARIABLE} name the file; or measure without: another "
+            "extractor (--extractor digits, mnist, torchvision:MODEL, timm:MODEL, a TorchScript file or "
+            "package.module.Class), whose distance bears its name and is no FID"
         )
     return path
 

@@ -31,7 +31,7 @@ class EBGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    tells_by_sign, couples_samples = False, True  # coupled by the pulling-away term
+    tells_by_sign, couples_samples, least_batch = False, True, 2  # coupled by the pulling-away term
 
     def __init__(
         self,

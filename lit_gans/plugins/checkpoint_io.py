@@ -1,5 +1,6 @@
 """Checkpoints that are never half: written aside, flushed, renamed; read without executing; two generations kept."""
 
+import io
 import os
 import pickletools
 import re
@@ -225,6 +226,12 @@ def read(path: Path, map_location: Any = None) -> dict[str, Any]:
     try:
         if zipped:
             with zipfile.ZipFile(path) as archive:
+                unpacked, there = sum(record.file_size for record in archive.infolist()), path.stat().st_size
+                if unpacked > there:  # torch packs nothing
+                    raise _RefusedError(
+                        f"{path} is refused: its records unpack to {unpacked} bytes, the file holds {there}. If you "
+                        "trust its origin, save it anew with torch.save"
+                    )
                 record = archive.testzip()
             if record is not None:
                 raise CheckpointError(f"{path} is damaged: {record} has another checksum than was written")
@@ -244,18 +251,39 @@ def read(path: Path, map_location: Any = None) -> dict[str, Any]:
 
 def _called(error: str, path: Path, zipped: bool) -> str | None:
     """What a file would call on being unpickled, if that is why it was not."""
-    if zipped:
-        named = re.search(r"(?:GLOBAL|class) +`?([\w.]+\.[\w.]+)", error)
-        return named[1] if named else None
-    words: list[str] = []
-    with path.open("rb") as file, suppress(Exception):  # read as far as it can be
-        for code, argument, _ in pickletools.genops(file):
-            if code.name == "GLOBAL":
-                return str(argument).replace(" ", ".")
-            if code.name == "STACK_GLOBAL":
-                return ".".join(words[-2:])
-            words += [argument] if isinstance(argument, str) else []
+    if named := re.search(r"(?:GLOBAL|class) +`?([\w.]+\.[\w.]+)", error):
+        return named[1]
+    with suppress(Exception):  # read as far as it can be
+        if not zipped:
+            with path.open("rb") as file:
+                return _first_called(file)
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
+            found = (_first_called(io.BytesIO(archive.read(name))) for name in pickles)
+            return next((name for name in found if name is not None), None)
     return None
+
+
+def _first_called(file: IO[bytes]) -> str | None:
+    """The first name in a file of pickles, one after another, that is none of those tensors are made with."""
+    words: list[str] = []
+    with suppress(Exception):
+        while True:  # the format before torch 1.6 has five
+            for code, argument, _ in pickletools.genops(file):
+                name = None
+                if code.name in ("GLOBAL", "INST"):
+                    name = str(argument).replace(" ", ".")
+                if code.name == "STACK_GLOBAL":
+                    name = ".".join(words[-2:])
+                if name is not None and not _OF_TENSORS.fullmatch(name):
+                    return name
+                words += [argument] if isinstance(argument, str) else []
+    return None
+
+
+_OF_TENSORS = re.compile(
+    r"torch\._utils\._rebuild\w*|torch\.(storage\.)?\w*Storage|collections\.OrderedDict|torch\.Size"
+)
 
 
 class _RefusedError(CheckpointError):

@@ -484,6 +484,32 @@ def test_the_command_prints_the_table(capsys):
 # packs, slopes, second derivatives
 
 
+@pytest.mark.parametrize(
+    ("name", "n", "told"),
+    [
+        ("PacGAN", 9, "a last batch of 1 image, where PacGAN needs packs of 2: training would end in it"),
+        ("EBGAN", 9, "a last batch of 1 image, where EBGAN needs at least 2"),
+        ("EBGAN", 10, None),
+        ("PacGAN", 10, None),
+        ("GAN", 9, None),
+    ],
+)
+@pytest.mark.parametrize("module", [False, True])
+def test_a_last_batch_that_cannot_be_learned_from(name, n, told, module, tmp_path):
+    data = loader(n, batch_size=4)
+    if module:
+        data = ImageDataModule(
+            "fake", image_size=6, channels=1, batch_size=4, fake_length=n, fake_classes=3, drop_last=False
+        )
+    run = trainer(tmp_path, max_epochs=1)
+    if told is None:
+        run.fit(build(name), data)
+        assert run.global_step == 3
+    else:
+        with pytest.raises(ValueError, match=told):
+            run.fit(build(name), data)
+
+
 def test_packs_that_do_not_divide_the_batch(tmp_path):
     model = build("PacGAN")
     with pytest.raises(ValueError, match=r"pack=2 and batches of 7 images: the last samples .* change the batch size"):

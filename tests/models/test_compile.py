@@ -34,6 +34,14 @@ from lit_gans.models import GAN, WGANGP
 from lit_gans.models.mechanics import compilation
 from lit_gans.models.mechanics.base import PLAYERS
 from lit_gans.models.mechanics.modes import frozen
+from lit_gans.networks import (
+    BigGANDiscriminator,
+    BigGANGenerator,
+    ResNetDiscriminator,
+    ResNetGenerator,
+    SAGANDiscriminator,
+    SAGANGenerator,
+)
 from lit_gans.regularizers import R1, Regularizer
 
 NORMED = [f"{penalised}-{norm}" for penalised in ("R1", "WGANGP") for norm in ("batch", "spectral")]
@@ -398,3 +406,64 @@ def test_both_together(told, tmp_path):
     assert_close(*(fit(conv_model(compile=on, channels_last=on), tmp_path, 3, pictures()) for on in (False, True)))
     assert 10 <= counters["stats"]["unique_graphs"] <= 12
     assert not told
+
+
+class Pointwise(nn.Module):
+    """The smallest discriminator whose spectral norm has a vector that compiled code would keep, not copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = spectral_norm(nn.Conv2d(3, 4, 1)), nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu().mean((2, 3)))
+
+
+def shipped(name):
+    """The networks of a config, as narrow as they can be."""
+    small = {"image_size": 32, "width": 4}
+    if name == "SNGAN":
+        return ResNetGenerator(latent_dim=LATENT, **small), ResNetDiscriminator(**small)
+    classes = {"num_classes": CLASSES, "attention_size": 16, **small}
+    if name == "SAGAN":
+        return (
+            SAGANGenerator(latent_dim=LATENT, num_classes=CLASSES, **small),
+            SAGANDiscriminator(num_classes=CLASSES, **small),
+        )
+    head = {"head": 4} if name == "ReACGAN" else {}
+    seen = {"num_classes": None} if name == "ReACGAN" else {}
+    return (
+        BigGANGenerator(latent_dim=LATENT, shared_dim=4, **classes),
+        BigGANDiscriminator(**classes | seen | head),
+    )
+
+
+@needs_cxx
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pointwise",
+        *(
+            pytest.param(name, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+            for name in ("SNGAN", "SAGAN", "BigGAN", "ReACGAN")
+        ),
+    ],
+)
+def test_spectral_norm_of_shipped_networks_compiles(name, tmp_path, caplog):
+    torch.manual_seed(0)
+    g, d = (ConvGenerator(), Pointwise()) if name == "pointwise" else shipped(name)
+    side, extra = (6, {}) if name == "pointwise" else (32, {"num_classes": CLASSES} if name != "SNGAN" else {})
+    extra |= {"embed_dim": 4} if name == "ReACGAN" else {}
+    cls = GAN if name == "pointwise" else MODELS[name]
+    x = torch.rand(16, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    data = DataLoader(TensorDataset(x, torch.arange(16) % CLASSES), 8)
+    states = []
+    for compiled in (False, True):
+        model = cls(copy.deepcopy(g), copy.deepcopy(d), latent_dim=LATENT, compile=compiled, **extra)
+        model.lrs = (1e-4, 1e-4)
+        with caplog.at_level(logging.INFO):
+            trainer(tmp_path, max_steps=2).fit(model, data)
+        states.append(weights(model))
+    assert not [record for record in caplog.records if "stays eager" in record.getMessage()]
+    for key, value in states[0].items():
+        assert torch.allclose(states[1][key].float(), value.float(), atol=5e-4), key

@@ -96,6 +96,7 @@ class TwoPlayerModule(CheckpointModule):
     tells_by_sign = True  # whether logits above 0 mean real
     needs_labels = False  # whether there is no such model without classes
     shows_labels = True  # whether the discriminator of a conditional model is given them
+    least_batch = 1  # real images that a loss needs at once
     pack = 1  # samples the discriminator judges together
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not

@@ -9,6 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 from lit_gans.functional import input_gradient, logits_of
 from lit_gans.models.mechanics.modes import eval_mode
@@ -246,6 +247,30 @@ def _indivisible_batch(model: "GAN", trainer: Trainer) -> str | None:
     return f"pack={model.pack} and batches of {size} images" if size and size % model.pack else None
 
 
+def _last_batch(model: "GAN", trainer: Trainer) -> str | None:
+    """A last batch, smaller than the others, that cannot be learned from."""
+    least, source = model.least_batch, trainer.fit_loop._data_source
+    if (model.pack == 1 and least == 1) or not source.is_defined():
+        return None
+    with isolate_rng():
+        loader: Any = source.dataloader()
+    sampler = getattr(loader, "batch_sampler", None)
+    size = _batch_size(trainer)
+    if getattr(loader, "drop_last", True) or getattr(sampler, "drop_last", False) or not size:
+        return None
+    data: Any = getattr(loader, "dataset", None)
+    if not hasattr(data, "__len__") or isinstance(data, IterableDataset):
+        return None
+    share = len(data) // loader.world if hasattr(loader, "world") else -(-len(data) // trainer.world_size)
+    last, limits = share % size, (trainer.max_steps, trainer.limit_train_batches)
+    met = all(limit < 0 or limit * size >= share for limit in limits if isinstance(limit, int))
+    if not last or not met or (last % model.pack == 0 and last >= least):
+        return None
+    images = "1 image" if last == 1 else f"{last} images"
+    needed = f"packs of {model.pack}" if model.pack > 1 else f"at least {least}"
+    return f"a last batch of {images}, where {type(model).__name__} needs {needed}"
+
+
 def _opposed_slopes(model: "GAN", trainer: Trainer) -> str | None:
     targets = {type(r).__name__: r.slope_target for r in model.regularizers if r.slope_target is not None}
     if len(set(targets.values())) < 2:
@@ -421,6 +446,14 @@ RULES = (
         "the last samples of a batch would fill no pack",
         "change the batch size, or `pack`",
         _indivisible_batch,
+    ),
+    Rule(
+        "last_batch",
+        "an incomplete last batch that fills no pack, or is too small for its loss",
+        "error",
+        "training would end in it",
+        "leave it out with drop_last=True (--data.drop_last true), or change the batch size",
+        _last_batch,
     ),
     Rule(
         "opposed_slopes",

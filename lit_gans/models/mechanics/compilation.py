@@ -1,6 +1,7 @@
 """How networks run: compiled where torch can, and in which memory format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
@@ -29,11 +32,18 @@ class Compiled:
     Args:
         function: Of tensors. Random numbers of a ``torch.Generator`` must be drawn before.
         name: What the message of a failure calls it.
+        within: Makes a context that each call runs in.
         settings: Of ``torch._dynamo.config``, for this function alone.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, **settings: Any) -> None:
-        self.function, self.name = function, name
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        within: Callable[[], AbstractContextManager[None]],
+        **settings: Any,
+    ) -> None:
+        self.function, self.name, self.within = function, name, within
         self.settings = {"optimize_ddp": False, **settings}  # it would cut graphs into DDP's buckets
         # torch counts and limits recompilations by code object, which all instances of a function share
         code = function.__code__.replace(co_name=f"{function.__name__}_{next(_copies)}")
@@ -42,6 +52,10 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function's result. What is compiled has not begun to run when compilation fails."""
+        with self.within():
+            return self._called(*args, **kwargs)
+
+    def _called(self, *args: Any, **kwargs: Any) -> Any:
         try:
             with torch._dynamo.config.patch(self.settings):
                 return self.run(*args, **kwargs)
@@ -74,8 +88,9 @@ class CompiledNetwork:
             return network._call_impl(*args, **kwargs)
 
         self.network, self.name, self.twice = network, name, twice
-        self.forward = Compiled(forward, f"the {name}")
-        self.input_gradient = Compiled(input_gradient, "the gradient penalty", trace_autograd_ops=True)
+        self.norms = spectral_norms(network)
+        self.forward = Compiled(forward, f"the {name}", self._iterated)
+        self.input_gradient = Compiled(input_gradient, "the gradient penalty", self._iterated, trace_autograd_ops=True)
         self._told_of_penalty = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -84,8 +99,28 @@ class CompiledNetwork:
             return self.forward.function(*args, **kwargs)
         if self._may_be_penalised(args, kwargs):
             self._tell_of_penalty()
+            if not torch.compiler.is_compiling():  # else this is part of a penalty, whose call has seen to it
+                renew(self.norms)
             return self.forward.function(*args, **kwargs)
         return self.forward(*args, **kwargs)
+
+    @contextmanager
+    def _iterated(self) -> Iterator[None]:
+        """Spectral norm's power iterations, made before the compiled code runs, and not in it.
+
+        Compiled code keeps for its backward pass not the copies of the vectors that eager code makes, but the vectors
+        themselves, which the next call, of the same update perhaps, would then change under it.
+        """
+        renew(self.norms)
+        for norm, weight in self.norms:
+            with torch.no_grad():
+                norm._power_method(norm._reshape_weight_to_matrix(weight), norm.n_power_iterations)
+            norm.training = False
+        try:
+            yield
+        finally:
+            for norm, _ in self.norms:
+                norm.training = True
 
     def _may_be_penalised(self, *inputs: Any) -> bool:
         if not torch.is_grad_enabled():
@@ -101,6 +136,19 @@ class CompiledNetwork:
                 f"compile: the {self.name} stays eager where its input requires gradients, of which a penalty may be "
                 "taken: torch cannot differentiate compiled code twice"
             )
+
+
+def spectral_norms(network: nn.Module) -> list[tuple[Any, Tensor]]:
+    """Spectral norms of a network's layers that iterate, each with the weight that it divides."""
+    lists = [part for layer in network.modules() if is_parametrized(layer) for part in layer.parametrizations.values()]  # type: ignore[operator]
+    norms = [(norm, one.original) for one in lists for norm in one if isinstance(norm, _SpectralNorm)]
+    return [(norm, weight) for norm, weight in norms if weight.ndim > 1]
+
+
+def renew(norms: list[tuple[Any, Tensor]]) -> None:
+    """Give each norm vectors of its own to change: those it has may be part of a graph."""
+    for norm, _ in norms:
+        norm._u, norm._v = norm._u.clone(), norm._v.clone()
 
 
 def _backend(graph: Any, inputs: Any) -> Callable[..., Any]:

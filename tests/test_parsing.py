@@ -1,0 +1,26 @@
+"""What the command line makes of null."""
+
+import pytest
+
+from lit_gans.cli import main
+from lit_gans.commands import training
+from lit_gans.commands.parsing import Parser
+
+
+@pytest.mark.parametrize("word", ["norm", "num_classes", "head", "init_args.norm"])
+@pytest.mark.parametrize("null", ["=null", " null", "=None"])
+def test_null_for_an_argument_of_a_network(word, null, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = []
+    monkeypatch.setattr(training.CommandLine, "fit", lambda self, model, **kwargs: models.append(model))
+    networks = ("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator")
+    norm = () if "norm" not in word else ("--model.discriminator.norm=layer",)
+    given = f"--model.discriminator.{word}{null}".split(" ")
+    main(["fit", "--model", "GAN", *networks, *norm, *given, "--data.limit=64", "--trainer.accelerator=cpu"])
+    assert models[0].discriminator.init_args[word.rpartition(".")[2]] is None
+
+
+def test_none_is_null_nowhere_but_as_a_whole_value():
+    parser = Parser()
+    parser.add_argument("--name", type=str)
+    assert parser.parse_args(["--name=x=None"]).name == "x=None"
