@@ -437,8 +437,8 @@ def test_grid_arrays_and_single_files_hold_the_same_images(checkpoint, capsys):
     assert [file.name for file in files] == [f"{index}.png" for index in range(9)]
     assert all(np.array_equal(np.asarray(Image.open(f)), image[..., 0]) for f, image in zip(files, images, strict=True))
     grid = np.asarray(Image.open("grid.png"))
-    assert grid.shape[:2] == (32, 32)
-    assert np.array_equal(grid[12:20, 22:30, 0], images[5, ..., 0])  # second row, third column
+    assert grid.shape[:2] == (3 * 66 + 2,) * 2  # eight times as large, for people
+    assert np.array_equal(grid[68:132:8, 134:198:8, 0], images[5, ..., 0])  # second row, third column
     assert "9 images of GAN, seed 5" in capsys.readouterr().out
     assert sorted(path.name for path in Path().iterdir()) == ["arrays.npz", "deep", "grid.png"]
 

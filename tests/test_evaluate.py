@@ -120,10 +120,6 @@ class TestCheckpoint:
             (["--protocol", "mimicry"], "takes 50000 real images, but the train split has 1438"),
             (["--metrics", "fud"], "no metric 'fud': there are fd"),
             (["--extractor", "digit"], "no extractor 'digit'"),
-            (
-                ["-n", "50"],
-                "kid draws subsets of 1000 images, but there are only 50 generated ones",
-            ),
             (["-n", "1"], "fakes of a protocol must be at least 2, got 1"),
             (["--truncation", "0.7"], "GAN knows no truncation"),
             (["--data.image_size", "16"], r"makes images (1, 8, 8), but those of digits are (1, 16, 16)"),
@@ -135,6 +131,12 @@ class TestCheckpoint:
     )
     def test_what_cannot_work_is_one_sentence(self, trained, capsys, words, message):
         assert message in refused(capsys, "evaluate", trained, *words)
+
+    def test_fewer_images_than_a_subset_of_kid_are_measured_and_told(self, trained, capsys):
+        with pytest.warns(UserWarning, match="kid draws subsets of 50 images, in place of 1000"):
+            main(["evaluate", str(trained), "-n", "50", "--metrics", "kid", "-o", "few.json"])
+        assert json.loads(Path("few.json").read_text("utf-8"))["protocol"]["kid_subset_size"] == 50
+        assert "kid" in capsys.readouterr().out
 
     def test_no_weights_of_inception(self, trained, capsys, monkeypatch):
         monkeypatch.setenv("LIT_GANS_INCEPTION", "nowhere.pth")

@@ -17,7 +17,9 @@ from torchvision.utils import make_grid
 from lit_gans.functional import to_uint8
 from lit_gans.models import GAN
 
-__all__ = ("SampleGrid", "scatter")
+__all__ = ("SampleGrid", "mosaic", "scatter")
+
+_LEGIBLE = 64  # pixels to which smaller images are magnified
 
 DOT = (214, 39, 40)
 """Colour of a generated point, red."""
@@ -33,10 +35,11 @@ class SampleGrid(Callback):
     Works with any LightningModule that has ``sample(n)`` → images ``(n, C, H, W)`` in [-1, 1], or points ``(n, 2)``,
     which are drawn over the density of the data; latents are then fixed by seeding torch around the call. A
     ``lit_gans.models.GAN`` gets ``seed`` and ``ema`` as arguments and, if conditional, all classes in turn, one a
-    column. Of images neither grey nor RGB the first channels are shown.
+    column. Images of less than 64 pixels are magnified by a whole factor. Of images neither grey nor RGB the first
+    channels are shown.
 
     Args:
-        n: Number of images or points.
+        n: Number of images or points; of a conditional model only as many as fill whole rows.
         every_n_steps: Number of training batches between two grids; the end of training always gets one.
         seed: Fixes the latents.
         ema: Whether to draw with the averaged generator, where there is one.
@@ -129,7 +132,7 @@ class SampleGrid(Callback):
     def grid(self, pl_module: LightningModule, trainer: Trainer | None = None) -> Tensor:
         """Samples side by side, uint8 of shape ``(3, H, W)`` on the CPU; points over those of the trainer's data."""
         modes = [(module, module.training) for module in pl_module.modules()]
-        columns = math.ceil(math.sqrt(self.n))
+        n, columns = self.n, self.nrow
         with isolate_rng():
             torch.manual_seed(self.seed)
             pl_module.eval()
@@ -137,23 +140,48 @@ class SampleGrid(Callback):
                 if isinstance(pl_module, GAN):
                     y = None
                     if classes := pl_module.num_classes:
-                        y = torch.arange(self.n, device=pl_module.device) % classes
-                        columns = classes if classes <= self.n else columns
-                    images = pl_module.sample(self.n, y=y, seed=self.seed, ema=self.ema)
+                        if columns is None and classes <= n:
+                            columns, n = classes, n - n % classes
+                        y = torch.arange(n, device=pl_module.device) % classes
+                    images = pl_module.sample(n, y=y, seed=self.seed, ema=self.ema)
                 else:
-                    images = pl_module.sample(self.n)  # type: ignore[operator]
+                    images = pl_module.sample(n)  # type: ignore[operator]
             finally:
                 for module, mode in modes:
                     module.training = mode
-        if images.shape == (self.n, 2):
+        if images.shape == (n, 2):
             return scatter(images, training_points(trainer))
-        if images.ndim != 4 or len(images) != self.n:
+        if images.ndim != 4 or len(images) != n:
             raise ValueError(
-                f"sample({self.n}) returned shape {tuple(images.shape)}; ({self.n}, C, H, W) was expected, "
-                f"or ({self.n}, 2) for points."
+                f"sample({n}) returned shape {tuple(images.shape)}; ({n}, C, H, W) was expected, "
+                f"or ({n}, 2) for points."
             )
-        shown = to_uint8(images[:, : 3 if images.shape[1] >= 3 else 1])
-        return make_grid(shown, nrow=self.nrow or columns).cpu()
+        return mosaic(to_uint8(images[:, : 3 if images.shape[1] >= 3 else 1]), columns).cpu()
+
+
+def mosaic(images: Tensor, columns: int | None = None) -> Tensor:
+    """Images side by side for people to look at: small ones magnified by a whole factor, rows whole where they can be.
+
+    Args:
+        images: uint8 (N, 1 or 3, H, W).
+        columns: Images in a row; if left out, as many as make whole rows of a picture that is nearly square.
+
+    Returns:
+        uint8 (3, H', W') with a border of 2 pixels about each image.
+
+    Example:
+        >>> mosaic(torch.zeros(6, 1, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([3, 134, 200])
+    """
+    factor = max(1, _LEGIBLE // max(images.shape[2:]))
+    shown = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    return make_grid(shown, nrow=columns or whole_rows(len(images)), padding=2)
+
+
+def whole_rows(n: int) -> int:
+    """How many of n images go into a row: a divisor of n, if it is at most twice the number of rows, else √n."""
+    square = math.ceil(math.sqrt(n))
+    return next((columns for columns in range(square, 2 * square) if n % columns == 0), square)
 
 
 def training_points(trainer: Trainer | None, most: int = 20_000) -> Tensor | None:

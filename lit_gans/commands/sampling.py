@@ -183,13 +183,11 @@ def write_grid(target: Path, images: "np.ndarray") -> None:
     """One PNG with all images, as square as may be, or with all points."""
     import torch
     from PIL import Image
-    from torchvision.utils import make_grid
 
-    from lit_gans.callbacks.samples import scatter
+    from lit_gans.callbacks.samples import mosaic, scatter
 
     if images.ndim == 2:
         Image.fromarray(scatter(torch.from_numpy(images)).permute(1, 2, 0).numpy()).save(target, format="PNG")
         return
-    columns = max(1, round(len(images) ** 0.5))
-    grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=columns, padding=2)
+    grid = mosaic(torch.from_numpy(images).permute(0, 3, 1, 2))
     Image.fromarray(grid.permute(1, 2, 0).numpy()).save(target)

@@ -1,6 +1,7 @@
 """Measuring a generator: one pass over its samples feeds all metrics, and the result carries its stamp."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -299,7 +299,7 @@ class TestRefusedBeforeTraining:
             self.fit(tmp_path, metrics(["classes"], extractor=flat))
 
     def test_too_few_real_images(self, tmp_path):
-        with pytest.raises(ValueError, match="only 80 real ones: set kid_subset_size to at most 80"):
+        with pytest.warns(UserWarning, match="subsets of 80 images, in place of 90: there are no more real ones"):
             self.fit(tmp_path, metrics(["kid"], protocol=SMALL.changed(fakes=500, kid_subset_size=90)))
 
     @pytest.mark.parametrize("monitor", ["val/fid", "val/fd_digits"])

@@ -12,11 +12,47 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
-from lit_gans.callbacks import SampleGrid
-from lit_gans.callbacks.samples import scatter
+from lit_gans.callbacks import SampleGrid, samples
+from lit_gans.callbacks.samples import mosaic, scatter, whole_rows
 from lit_gans.data import ImageDataModule
 from lit_gans.functional import to_uint8
 from lit_gans.models import GAN
+
+
+@pytest.fixture(autouse=True)
+def _as_large_as_they_are(request, monkeypatch):
+    if "magnified" not in request.node.name:
+        monkeypatch.setattr(samples, "_LEGIBLE", 1)
+
+
+@pytest.mark.parametrize(("size", "factor"), [(8, 8), (28, 2), (32, 2), (33, 1), (64, 1), (128, 1)])
+def test_small_images_are_magnified_by_whole_factors(size, factor):
+    images = torch.randint(0, 256, (6, 1, size, size), dtype=torch.uint8)
+    picture = mosaic(images)
+    assert picture.shape == (3, 2 * (factor * size + 2) + 2, 3 * (factor * size + 2) + 2)
+    inside = picture[0, 2 : 2 + factor * size : factor, 2 : 2 + factor * size : factor]
+    assert torch.equal(inside, images[0, 0])
+    last = picture[0, 2 : 2 + factor * size, 2 : 2 + factor * size]
+    assert torch.equal(last, images[0, 0].repeat_interleave(factor, 0).repeat_interleave(factor, 1))
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (6, 3), (12, 4), (48, 8), (50, 10), (53, 8), (64, 8), (100, 10)])
+def test_rows_are_whole_where_n_allows_it(n, columns):
+    assert whole_rows(n) == columns
+
+
+def test_grids_by_class_have_whole_rows():
+    seen = {}
+
+    class Labelled(GAN):
+        def sample(self, n, y=None, **kwargs):
+            seen["y"] = y
+            return torch.zeros(n, 1, 4, 4)
+
+    model = Labelled(nn.Linear(2, 2), nn.Linear(2, 1), num_classes=10)
+    assert SampleGrid(n=64).grid(model).shape == (3, 6 * 6 + 2, 10 * 6 + 2)
+    assert seen["y"].tolist() == list(range(10)) * 6
+
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # the module below keeps one so
 

@@ -1,6 +1,7 @@
 """One pass feeds all metrics; what is measured depends neither on processes nor on batches."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -100,8 +101,6 @@ def test_nan_is_refused(model):
 @pytest.mark.parametrize(
     ("changes", "metrics", "reals", "message"),
     [
-        ({}, ["kid"], 30, "subsets of 40 images, but there are only 30 real ones: set kid_subset_size to at most 30"),
-        ({"fakes": 20}, ["kid"], 80, "only 20 generated ones"),
         ({"fakes": 2}, ["is"], 80, "at least 3 generated images"),
         ({"fakes": 5}, ["pr"], 80, "more than 5 generated images, there are 5"),
         ({"reals": 90}, ["fd"], 80, "takes 90 real images, but the train split has 80"),
@@ -110,6 +109,19 @@ def test_nan_is_refused(model):
 def test_too_few_images_are_refused_before_the_work(changes, metrics, reals, message):
     with pytest.raises(ValueError, match=message):
         Evaluation(metrics, judge(), PROTOCOL.changed(**changes)).check(reals)
+
+
+@pytest.mark.parametrize(("changes", "reals", "size", "side"), [({}, 30, 30, "real"), ({"fakes": 20}, 80, 20, "gen")])
+def test_subsets_are_no_larger_than_there_are_images(changes, reals, size, side):
+    """Said in a warning and in the stamp; the value is that of a protocol of this size."""
+    evaluation = Evaluation(["kid"], judge(), PROTOCOL.changed(**changes))
+    with pytest.warns(UserWarning, match=f"subsets of {size} images, in place of 40: there are no more {side}"):
+        evaluation.check(reals)
+    stamp = evaluation.stamp({}, True, 1)
+    assert (stamp["kid_subset_size"], stamp["name"]) == (size, "custom")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.check(reals)
 
 
 def test_as_many_samples_come_as_were_asked_for():
