@@ -184,6 +184,71 @@ def test_it_trains_and_its_checkpoint_is_all_that_sampling_needs(name):
     assert Path("x.png").is_file()
 
 
+OPTIONS = {  # each of which goes with each config, or is refused in a sentence
+    "bf16-mixed": ["--trainer.precision=bf16-mixed"],
+    "channels_last": ["--model.channels_last=true"],
+    "accumulate": ["--model.accumulate=2"],
+    **{
+        overlay: [f"--config={CONFIGS[overlay]}"]
+        for overlay in (
+            "augment/diffaugment.yaml",
+            "augment/ada.yaml",
+            "regularizers/r1.yaml",
+            "regularizers/lecam.yaml",
+        )
+    },
+}
+BY_DEFAULT = [
+    ("quickstart.yaml", "accumulate"),
+    ("wgan_gp/mnist.yaml", "bf16-mixed"),
+    ("gan/ring.yaml", "augment/diffaugment.yaml"),
+    ("ebgan/mnist.yaml", "accumulate"),
+]
+CELLS = [
+    pytest.param(name, option, marks=() if (name, option) in BY_DEFAULT else pytest.mark.exhaustive)
+    for name in EXPERIMENTS
+    for option in OPTIONS
+]
+FAMILIES = [  # one for each family of networks
+    *("quickstart.yaml", "dcgan/mnist.yaml", "sngan/cifar10.yaml", "sagan/cifar10.yaml", "biggan/cifar10.yaml"),
+    *("stylegan2/cifar10.yaml", "r3gan/cifar10.yaml", "ebgan/mnist.yaml", "began/celeba.yaml", "gan/ring.yaml"),
+]
+
+
+def runs_or_is_refused(name, *options, capsys):
+    """Train as above; either the weights are finite at the end, or one sentence says why not."""
+    command, config, path, *rest = words(name)
+    code = 0
+    try:
+        main([command, config, path, *options, *rest])
+    except SystemExit as left:
+        code = left.code
+    assert code in (0, 2)
+    if code:
+        err = capsys.readouterr().err
+        (message,) = (line for line in err.splitlines() if line.startswith("lit_gans: "))
+        assert "Traceback" not in err
+        assert 20 < len(message) < 500
+        return False
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    assert all(torch.isfinite(v).all() for v in torch.load(checkpoint, weights_only=True)["state_dict"].values())
+    return True
+
+
+@pytest.mark.parametrize(("name", "option"), CELLS)
+def test_each_option_goes_with_each_config_or_is_refused(name, option, capsys):
+    went = runs_or_is_refused(name, *OPTIONS[option], capsys=capsys)
+    if (name, option) in BY_DEFAULT:
+        assert went == (not name.startswith(("gan/ring", "ebgan")))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_of_networks_compiles(name, capsys, caplog):
+    with caplog.at_level("INFO"):
+        assert runs_or_is_refused(name, "--model.compile=true", capsys=capsys)
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_overlays_are_understood(name, capsys):
     quickstart = str(CONFIGS["quickstart.yaml"])

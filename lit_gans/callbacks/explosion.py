@@ -20,6 +20,8 @@ __all__ = ("ExplosionDetector",)
 _LASTING = "the gradient norm, for 50 updates,"
 _FALL = 1000.0  # nobody learns at a thousandth of the rate
 _JUMP = 10.0  # learning rates grow by less from one step to the next, in any warm-up
+_STILL = 1e-3  # spread of a logarithm below which the past did not vary, and says nothing of what may come
+_ACCUSTOMED = 20  # updates dropped in a row for a norm that stays high, after which it is learnt anew what is usual
 
 
 class ExplosionDetector(Detector):
@@ -152,6 +154,8 @@ class ExplosionDetector(Detector):
         usual = self._usual.setdefault(kind, Usual(warmup=self.warmup))
         for finding in self._judge(trainer, pl_module, reading, usual):
             action = self.respond(trainer, pl_module, finding, optimizer)
+            if finding.kind == "spike" and action == "skip" and guard.streaks[name] >= _ACCUSTOMED:
+                self._usual[kind] = Usual(warmup=self.warmup)  # it is no spike that stays: learn what is usual anew
             if action == "clip":  # the bound follows, slowly, if this is how it is to be
                 usual.add(usual.value * math.exp(self.spike))
             if action != "warn":
@@ -178,8 +182,12 @@ class ExplosionDetector(Detector):
         yield from self._rate(trainer, player)
         if not usual.known:
             return
-        deviation = usual.deviation(norm)
-        if deviation > max(self.spike, self.sigmas * usual.spread) and usual.beyond_highest(norm) > math.log(3):
+        deviation, varies = usual.deviation(norm), usual.spread > _STILL
+        if (
+            varies
+            and deviation > max(self.spike, self.sigmas * usual.spread)
+            and usual.beyond_highest(norm) > math.log(3)
+        ):
             advice = "If it comes back: a lower learning rate, g_clip or d_clip, a gradient penalty."
             value = usual.value if alike else None  # ranks that differ must not be scaled, only dropped
             yield Finding("spike", player.name, norm, value, "the gradient norm", advice, _largest(player))
@@ -213,7 +221,7 @@ class ExplosionDetector(Detector):
         self, trainer: Trainer, module: LightningModule, player: Player, norm: float, loss: float
     ) -> Finding:
         """Where NaN or infinity comes from: weights before gradients, gradients before the loss."""
-        tensor, quantity, owner = first_not_finite(trainer, module), "a weight", player.name
+        tensor, quantity, owner = first_not_finite(trainer, module, self.guard.meant), "a weight", player.name
         value = loss if math.isfinite(norm) else norm
         if tensor is not None:
             owner = self._owner(tensor) or owner
@@ -240,8 +248,9 @@ class ExplosionDetector(Detector):
     ) -> None:
         """Before a snapshot, see that all weights are finite: of some, such as rows of an embedding, no loss tells."""
         guard = self.guard
-        due = guard.snapshot_due and not guard.stopped and self.steps_now(trainer)
-        if due and (tensor := first_not_finite(trainer, pl_module)) is not None:
+        last = trainer.global_step == trainer.max_steps  # what remains must be sound, too
+        due = (guard.snapshot_due or last) and not guard.stopped and self.steps_now(trainer)
+        if due and (tensor := first_not_finite(trainer, pl_module, guard.meant)) is not None:
             advice = "Look at what wrote it; if training did, lower the learning rate."
             finding = Finding("nan", self._owner(tensor), math.nan, None, "a weight", advice, tensor)
             self.respond(trainer, pl_module, finding)

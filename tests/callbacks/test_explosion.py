@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, I
 from lit_gans.callbacks import LastCheckpoint
 from lit_gans.callbacks.guard import snapshots
 from lit_gans.callbacks.guard.core import Guard
+from lit_gans.callbacks.guard.usual import Usual
 
 SGD = {"d_optimizer": torch.optim.SGD, "g_optimizer": torch.optim.SGD}
 
@@ -681,6 +683,36 @@ def test_infinity_in_a_buffer_may_be_meant(tmp_path):
     model.discriminator.register_buffer("mask", torch.full((4, 4), -math.inf).triu(1))
     fit(tmp_path, ExplosionDetector(snapshot_every=10), model=model)
     assert events(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", [57, 60])
+def test_infinity_that_training_brings_into_a_buffer_is_no_mask(step, tmp_path):
+    class Spoils(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            if trainer.global_step == step:
+                pl_module.generator.body[1].running_var.fill_(math.inf)
+
+    model = MODELS["GAN"](*networks("GAN", norm=True), latent_dim=LATENT)
+    detector = ExplosionDetector(snapshot_every=1000 if step == 60 else 10)
+    record = fit(tmp_path, Spoils(), detector, model=model)
+    assert finite([weights(model)])
+    (event,) = events(tmp_path)
+    assert (event["tensor"], event["action"]) == ("generator.body.1.running_var", "rollback")
+    assert record.trainer.global_step == 60
+
+
+def test_a_past_that_does_not_vary_tells_no_spikes_and_a_new_level_is_learnt(tmp_path):
+    still = Usual(warmup=25)
+    for _ in range(40):
+        still.add(1.0)
+    detector = ExplosionDetector("skip")
+    fit(tmp_path, Fault(1e4, *range(40, 160)), detector, steps=160)
+    skipped = [event["step"] for event in events(tmp_path) if event["player"] == "discriminator"]
+    assert skipped == list(range(40, 60))
+    player = SimpleNamespace(name="discriminator", optimizer=SimpleNamespace(param_groups=[{"lr": 1.0}]))
+    reading = SimpleNamespace(values=lambda trainer: (1e6, 0.0, True), player=player)
+    detector._rate = lambda *args: ()
+    assert list(detector._judge(SimpleNamespace(), None, reading, still)) == []
 
 
 def test_a_spike_in_the_warm_up_hides_no_other(tmp_path):

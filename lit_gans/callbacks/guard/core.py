@@ -15,7 +15,13 @@ from torch.optim import Optimizer
 
 from lit_gans.callbacks.guard.health import HealthLog
 from lit_gans.callbacks.guard.players import Player, find_players, total_norm
-from lit_gans.callbacks.guard.snapshots import Snapshots, check_memory, check_replicated, first_not_finite
+from lit_gans.callbacks.guard.snapshots import (
+    Snapshots,
+    check_memory,
+    check_replicated,
+    first_not_finite,
+    infinite_buffers,
+)
 
 __all__ = ("Guard", "Reading", "Recovery", "TrainingDiverged")
 
@@ -159,6 +165,7 @@ class Guard:
         self._open = self._started = False
         self._request: Request | None = None
         self.rate_changes = 0
+        self.meant: frozenset[str] = frozenset()  # buffers that hold infinity from the start
         self.streaks: dict[str, int] = {}  # updates of a player that were dropped in a row
 
     @classmethod
@@ -203,8 +210,9 @@ class Guard:
         self.batch = self.first_batch = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._find_players(trainer, module)
         self.log.open(trainer)
+        self.meant = infinite_buffers(module)
         if self.recovery is not None:
-            if (name := first_not_finite(trainer, module)) is not None:
+            if (name := first_not_finite(trainer, module, self.meant)) is not None:
                 raise ValueError(
                     f"{name} holds NaN or infinity before training starts: mend the weights it begins with"
                 )
@@ -348,7 +356,7 @@ class Guard:
         elif first and self.recovery is not None:
             if self._factors and self.batch - self.rollbacks[-1] >= self.recovery.window // 2:
                 self._put_rates_back(trainer)
-            if self.snapshot_due and not self.suspects and first_not_finite(trainer, module) is None:
+            if self.snapshot_due and not self.suspects and first_not_finite(trainer, module, self.meant) is None:
                 self._take(trainer, module, self.batch + 1)
 
     @property

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from torch import Tensor
 
 from lit_gans.callbacks.guard.players import total_norm
 
-__all__ = ("Snapshots", "bytes_needed", "bytes_there", "check_memory", "check_replicated", "first_not_finite")
+__all__ = (
+    "Snapshots",
+    "bytes_needed",
+    "bytes_there",
+    "check_memory",
+    "check_replicated",
+    "first_not_finite",
+    "infinite_buffers",
+)
 
 
 class Snapshots:
@@ -89,16 +98,27 @@ class Snapshots:
         self._held.clear()
 
 
-def first_not_finite(trainer: Trainer, module: torch.nn.Module) -> str | None:
-    """Name of the first parameter that holds NaN or infinity, or buffer that holds NaN, on any rank; None if none does.
+def infinite_buffers(module: torch.nn.Module) -> frozenset[str]:
+    """Names of buffers that hold infinity, before training a mask, or the best so far."""
+    named = module.named_buffers()
+    return frozenset(name for name, x in named if x.is_floating_point() and bool(torch.isinf(x).any()))
 
-    Infinity in a buffer may be meant: a mask, the best so far. All ranks must call this, and get the same answer.
+
+def first_not_finite(trainer: Trainer, module: torch.nn.Module, meant: Collection[str] = ()) -> str | None:
+    """Name of the first parameter or buffer that holds NaN or infinity, on any rank; None if none does.
+
+    All ranks must call this, and get the same answer.
+
+    Args:
+        trainer: Whose ranks are asked.
+        module: Whose parameters and buffers are looked at.
+        meant: Buffers that may hold infinity, since they held it from the start.
     """
     named = [(name, x) for name, x in (*module.named_parameters(), *module.named_buffers()) if x.is_floating_point()]
-    weights, found = len(list(module.parameters())), len(named)
+    found = len(named)
     if named and not torch.isfinite(total_norm([x.detach() for _, x in named])):
         # the norm of finite values may overflow, so that each is looked at before one is blamed
-        bad = ((~torch.isfinite(x) if n < weights else torch.isnan(x)).any() for n, (_, x) in enumerate(named))
+        bad = ((torch.isnan(x) if name in meant else ~torch.isfinite(x)).any() for name, x in named)
         found = next((n for n, is_bad in enumerate(bad) if is_bad), found)
     if trainer.world_size > 1:
         mine = torch.tensor(found, device=trainer.strategy.root_device)

@@ -165,7 +165,10 @@ class Detector(Watcher):
             action = "skip"
         if action == "skip":
             streak = guard.streaks[str(player)] = guard.streaks.get(str(player), 0) + 1
-            if finding.kind in ("nan", "inf") and (tensor := first_not_finite(trainer, module)) is not None:
+            if (
+                finding.kind in ("nan", "inf")
+                and (tensor := first_not_finite(trainer, module, guard.meant)) is not None
+            ):
                 action, because = "rollback", f" (dropping updates does not mend {tensor})"
             elif streak > self.recovery.max_skips:
                 action, because = "rollback", f" ({self.recovery.max_skips} updates in a row were dropped)"

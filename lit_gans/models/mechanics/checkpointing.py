@@ -71,7 +71,7 @@ class CheckpointModule(SamplingModule):
         Raises:
             ValueError: if the checkpoint is another model's, or of a later version; names both sides.
         """
-        ours = contents(checkpoint, "the checkpoint")[0]
+        ours = contents({"state_dict": {}} | checkpoint, "the checkpoint")[0]
         wrote = ours["class_path"]
         if wrote not in [path_of(cls) for cls in type(self).__mro__]:
             raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(self))}")

@@ -99,8 +99,6 @@ class CompiledNetwork:
             return self.forward.function(*args, **kwargs)
         if self._may_be_penalised(args, kwargs):
             self._tell_of_penalty()
-            if not torch.compiler.is_compiling():  # else this is part of a penalty, whose call has seen to it
-                renew(self.norms)
             return self.forward.function(*args, **kwargs)
         return self.forward(*args, **kwargs)
 
@@ -109,9 +107,8 @@ class CompiledNetwork:
         """Spectral norm's power iterations, made before the compiled code runs, and not in it.
 
         Compiled code keeps for its backward pass not the copies of the vectors that eager code makes, but the vectors
-        themselves, which the next call, of the same update perhaps, would then change under it.
+        themselves, which whoever next asks for the weight, in the same update perhaps, would then change under it.
         """
-        renew(self.norms)
         for norm, weight in self.norms:
             with torch.no_grad():
                 norm._power_method(norm._reshape_weight_to_matrix(weight), norm.n_power_iterations)
@@ -119,6 +116,7 @@ class CompiledNetwork:
         try:
             yield
         finally:
+            renew(self.norms)
             for norm, _ in self.norms:
                 norm.training = True
 
