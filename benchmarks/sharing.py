@@ -33,7 +33,7 @@ SHARED = gan.shared_answers
 
 
 @contextmanager
-def apart(model, player, penalties, real, fake):
+def apart(model, player, penalties, real, fake, y):
     """Every term pays its own forward passes."""
     yield real, fake
 

@@ -3,12 +3,15 @@
 import hashlib
 import struct
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = (
     "clip_grad_adaptive_",
+    "estimate_batch_statistics_",
     "gamma_for",
     "input_gradient",
     "input_gradient_norm",
@@ -156,13 +159,15 @@ def path_lengths(
 def off_diagonal_gram(network: torch.nn.Module) -> Tensor:
     r"""Sum over weights W of :math:`\|W W^T ⊙ (1 - I)\|_F^2`, W a matrix with one row a filter.
 
-    Brock et al. 2019, arXiv:1809.11096, equation 3. Weights are those that are learnt, before any parametrization such
-    as spectral norm; of linear and convolutional layers only, 0 where there are none.
+    Brock et al. 2019, arXiv:1809.11096, equation 3; its gradient, 4 (W Wᵀ ⊙ (1 - I)) W, is twice that which the
+    authors' code adds. Weights are those that are learnt, before spectral norm of either kind or another
+    parametrization; of linear and convolutional layers only, 0 where there are none.
     """
     total = torch.zeros((), device=next(network.parameters()).device)
     for module in network.modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
-            weight: Tensor = dict(module.named_parameters()).get("parametrizations.weight.original", module.weight)
+            learnt = dict(module.named_parameters())
+            weight: Tensor = learnt.get("parametrizations.weight.original", learnt.get("weight_orig", module.weight))
             rows = weight.flatten(1)
             gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows  # of equal norm: the smaller one
             total = total + gram.square().sum() - rows.square().sum(1).square().sum()
@@ -216,6 +221,41 @@ def update_average_(average: torch.nn.Module, network: torch.nn.Module, decay: f
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
     if buffers := list(average.buffers()):
         torch._foreach_copy_(buffers, list(network.buffers()))
+
+
+@torch.no_grad()
+def estimate_batch_statistics_(network: torch.nn.Module, passes: Iterable[Callable[[], object]]) -> int:
+    """Replace the running statistics of a network's batch norm by their means over forward passes, in place.
+
+    Standing statistics: Brock et al. 2019, arXiv:1809.11096, section 4.1 and appendix A. Within a pass each layer
+    normalises by the statistics of the batch, as in training, whatever the network's mode; nothing else of the network
+    changes, and processes do not wait for one another.
+
+    Args:
+        network: Whose layers they are; best in eval mode, so that nothing is dropped out.
+        passes: Each sends one batch through the network when it is called.
+
+    Returns:
+        The number of layers with running statistics; where there are none, no pass is made.
+    """
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    layers = [layer for layer in network.modules() if isinstance(layer, kind) and layer.running_mean is not None]
+    for layer in layers:
+        layer.reset_running_stats()
+    try:
+        for count, forward in enumerate(passes if layers else (), start=1):
+            for layer in layers:
+                layer.__dict__["forward"] = partial(_normalise_by_batch, layer, 1 / count)
+            forward()
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+    return len(layers)
+
+
+def _normalise_by_batch(layer: torch.nn.modules.batchnorm._BatchNorm, share: float, x: Tensor) -> Tensor:
+    mean, var = layer.running_mean, layer.running_var
+    return F.batch_norm(x, mean, var, layer.weight, layer.bias, training=True, momentum=share, eps=layer.eps)
 
 
 @torch.no_grad()

@@ -78,6 +78,41 @@ def test_it_holds_only_what_differs_from_the_defaults(name):
             assert named or default != value, f"{class_path}.{key} is {value} anyway"
 
 
+PUBLISHED = {  # numbers of papers and releases that are no defaults of ours
+    "dcgan/celeba.yaml": {"data.batch_size": 128},
+    "projection_gan/cifar10.yaml": {"model.init_args.g_batch": 2},
+    "reacgan/cifar10.yaml": {"model.init_args.discriminator.init_args.width": 48},
+    "sngan/cifar10.yaml": {"model.init_args.g_batch": 2},
+    "stylegan2/cifar10.yaml": {
+        "model.init_args.augment.class_path": "ADA",
+        "model.init_args.discriminator.init_args.group": 32,
+        "model.init_args.generator.init_args.mapping_layers": 2,
+        "model.init_args.g_lr": 2.5e-3 * 4 / 5,
+    },
+    "wgan_gp/cifar10.yaml": {"model.init_args.g_batch": 2},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_it_has_the_numbers_of_the_setting_it_names(name):
+    for path, number in PUBLISHED[name].items():
+        value = CONTENT[name]
+        for key in path.split("."):
+            value = value[key]
+        assert value == number, path
+
+
+def test_labels_are_mapped_by_eight_layers_in_stylegan2s_discriminator():
+    assert "mapping_layers" not in CONTENT["stylegan2/cifar10.yaml"]["model"]["init_args"]["discriminator"]["init_args"]
+    assert inspect.signature(lit_gans.networks.StyleGAN2Discriminator).parameters["mapping_layers"].default == 8
+
+
+def test_icr_without_labels_has_their_numbers():
+    consistency, diversity = CONTENT["regularizers/icr.yaml"]["model"]["init_args"]["regularizers+"]
+    assert consistency["init_args"] == {"fake": 1.0, "latent": 0.5, "sigma": 0.03}  # λ = 10, so that λ_dis is 5
+    assert diversity["init_args"] == {"sigma": 0.03}
+
+
 def test_the_quickstart_has_the_guard():
     guard = CONTENT["callbacks/guard.yaml"]["trainer"]["callbacks+"]
     assert [entry["class_path"] for entry in guard] == [

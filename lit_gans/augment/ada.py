@@ -17,9 +17,11 @@ __all__ = ("ADA",)
 class ADA(Augmentation):
     """Adaptive discriminator augmentation: as strong as needed that the discriminator does not learn data by heart.
 
-    Each transformation happens to each image with the probability p, which the training loop has moved, by ``adapt``,
-    so that the discriminator is right about real images, on average, as often as ``target`` says. While p < 1, what
-    the generator learns is not augmented: the distribution of augmented images determines that of the images.
+    Each transformation happens to each image with the probability p. The training loop has it moved, by ``adapt``, so
+    that the discriminator is right about real images, on average, as often as ``target`` says. What it is judged by are
+    the logits of all real images in the updates since the last move, as each update saw them (``observe``): asked after
+    an update about the images of that update, it would seem surer than it is. While p < 1, what the generator learns is
+    not augmented: the distribution of augmented images determines that of the images.
 
     Grey images are inverted where colours would change their luma's sign; hue and saturation they have not. Images that
     are not square are turned by 180°, not by 90°. Cost grows with the cube of the image's size, small up to 256 pixels.
@@ -52,6 +54,7 @@ class ADA(Augmentation):
     """
 
     p: Tensor
+    seen: Tensor  # the sum of the signs of logits since the last ``adapt``, and how many these were
 
     def __init__(
         self,
@@ -78,6 +81,19 @@ class ADA(Augmentation):
         self.target, self.every, self.kimg = target, every, kimg
         self.init_args = {**on, "target": target, "every": every, "kimg": kimg, "p": p}
         self.register_buffer("p", torch.tensor(float(p)))
+        self.register_buffer("seen", torch.zeros(2))
+
+    @torch.no_grad()
+    def observe(self, logits: Tensor) -> None:
+        """Note what the discriminator says, within an update, about real images; logits of any shape."""
+        self.seen.add_(torch.stack([logits.sign().sum(), torch.tensor(logits.numel(), device=logits.device)]))
+
+    @torch.no_grad()
+    def mean_sign(self) -> Tensor:
+        """r_t of all that was observed since the last call, 0 if nothing was; forgets it."""
+        mean = self.seen[0] / self.seen[1].clamp(min=1)
+        self.seen.zero_()
+        return mean
 
     @torch.no_grad()
     def adapt(self, signs: Tensor, images: int) -> None:
@@ -108,7 +124,7 @@ class ADA(Augmentation):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         module = super()._apply(fn, recurse)
-        self.p = self.p.float()  # in bfloat16 its small steps would be lost
+        self.p, self.seen = self.p.float(), self.seen.float()  # in bfloat16 small steps would be lost
         return module
 
 

@@ -128,9 +128,7 @@ def estimate_statistics(model: "GAN", arguments: argparse.Namespace) -> None:
     """Have the sampled generator's batch norm fit its samples."""
     averaged = arguments.ema and hasattr(model, "g_ema")
     try:
-        network = model.standing_statistics(
-            arguments.truncation, arguments.standing, seed=arguments.seed, ema=arguments.ema
-        )
+        network = model.standing_statistics(arguments.truncation, arguments.standing, ema=arguments.ema)
     except ValueError as error:
         raise UserError(f"--standing: {error}") from error
     setattr(model, "g_ema" if averaged else "generator", network)

@@ -109,13 +109,13 @@ def standing_statistics(module: Any, protocol: Protocol) -> Iterator[None]:
 
     Args:
         module: A ``lit_gans.models.GAN``.
-        protocol: Whose ``standing`` is the number of batches; 0 changes nothing.
+        protocol: Whose ``standing`` is the number of batches, at its truncation; 0 changes nothing.
 
     Raises:
-        ValueError: if the module cannot draw its latents by number.
+        ValueError: if the module cannot estimate them.
     """
     network, _ = measured_network(module, protocol.ema)
-    if protocol.standing and not (hasattr(module, "draw_inputs") and isinstance(network, nn.Module)):
+    if protocol.standing and not (hasattr(module, "estimate_statistics_") and isinstance(network, nn.Module)):
         raise ValueError(
             f"the protocol {protocol.name} estimates batch statistics anew, for which {type(module).__name__} "
             "would have to be a lit_gans model: choose another protocol, or standing=0"
@@ -124,18 +124,12 @@ def standing_statistics(module: Any, protocol: Protocol) -> Iterator[None]:
     if not protocol.standing or not norms:
         yield
         return
-    kept = [({name: b.clone() for name, b in norm.named_buffers()}, norm.momentum) for norm in norms]
+    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    module.settle_average()  # else the next sample would, over what is estimated here
     try:
-        with torch.no_grad(), evaluating(network):
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum, norm.training = None, True  # None: a mean over all batches
-            for batch in range(protocol.standing):
-                z, y = module.draw_inputs(BLOCK, seed=mix_seed(protocol.seed, -1), start=batch * BLOCK)
-                network(*(t.to(module.device) for t in (z, y) if t is not None))
+        module.estimate_statistics_(network, protocol.truncation, protocol.standing)
         yield
     finally:
-        for norm, (buffers, momentum) in zip(norms, kept, strict=True):
-            norm.momentum = momentum
+        for norm, buffers in zip(norms, kept, strict=True):
             for name, buffer in norm.named_buffers():
                 buffer.copy_(buffers[name])

@@ -18,7 +18,7 @@ class DCGAN(GAN):
 
     Both networks given are initialised as in section 4: weights from N(0, 0.02²), gains of batch norm from N(1, 0.02²),
     biases zero; latents are uniform on [-1, 1]; Adam with learning rate 2e-4 and β₁ = 0.5. The paper's batch size is
-    64. Put networks of the paper's shape into it: ``networks.DCGANGenerator`` and ``networks.DCGANDiscriminator``.
+    128. Put networks of the paper's shape into it: ``networks.DCGANGenerator`` and ``networks.DCGANDiscriminator``.
 
     Differs from the paper: none for those networks; the gains' initialisation, of which the paper is silent, follows
     its published code.

@@ -76,12 +76,12 @@ class GAN(TwoPlayerModule):
             scale = self.loss_scale
             terms["generator"] = self.update("generator", *self.rounds("generator", real, y, step))
             self.update_ema(self.batch_images * self.n_critic, scale)
-        self.finish_step(terms, real, y, step)
+        self.finish_step(terms, step)
 
     def rounds(self, player: Player, real: Tensor, y: Tensor | None, step: int) -> list[Closure]:
         """Draw noise for the whole batch; return one closure for each part in which it is worked through."""
-        z = self.draw_latents(len(real), self.rng)
-        y_fake = self.labels_of_fakes(y, len(real))
+        real, y = self.batch_of(player, real, y)
+        z, y_fake = self.draw_latents(len(real), self.rng), self.labels_of_fakes(y, len(real))
 
         def play_part(part: slice) -> dict[str, Tensor]:
             cut = [None if tensor is None else tensor[part] for tensor in (y, y_fake)]
@@ -100,7 +100,7 @@ class GAN(TwoPlayerModule):
             fake = self.generate(z, y_fake)
         loss = self.generator_loss if player == "generator" else self.discriminator_loss
         labels = (y,) if y_fake is y else (y, y_fake)
-        with shared_answers(self, player, due, real, fake) as (real, fake):
+        with shared_answers(self, player, due, real, fake, y) as (real, fake):
             terms = loss(real, fake, *labels)
             for penalty, factor in due.items():
                 if penalty.name in terms:

@@ -23,7 +23,7 @@ class ReACGAN(HingeGAN):
 
     with f the embeddings of real images for :math:`L_D`, of generated ones for :math:`L_G`, and v the classes' proxies,
     of norm 1 (D2D-CE, equation 6). The generator is ``forward(z, y)``; the discriminator ``forward(x)`` is given the
-    proxies and answers (logits, embedding), as ours do with ``head=embed_dim``. Both get spectral norm.
+    proxies and answers (logits, embedding): ``head=embed_dim``. All layers but G's embeddings get spectral norm.
 
     Differs from the paper: none; :math:`m_n = 1 - m_p`, as in its code, which shifts the negatives by their maximum.
 
@@ -52,8 +52,8 @@ class ReACGAN(HingeGAN):
     ) -> None:
         not_negative(weight=weight, margin=margin, temperature=temperature)
         with_proxies = WithProxies(discriminator, num_classes, embed_dim)
-        for network in (generator, with_proxies):
-            normalise_spectrally(network)
+        normalise_spectrally(generator, embeddings=False)
+        normalise_spectrally(with_proxies)
         super().__init__(generator, with_proxies, num_classes=num_classes, betas=betas, **kwargs)
         self.embed_dim, self.weight, self.margin, self.temperature = embed_dim, weight, margin, temperature
 

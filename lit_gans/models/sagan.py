@@ -16,7 +16,8 @@ class SAGAN(HingeGAN):
     .. math::
         L_D = E_{x, y} \max(0, 1 - D(x, y)) + E_{z, y} \max(0, 1 + D(G(z, y), y)), \qquad L_G = -E_{z, y} D(G(z, y), y)
 
-    Every linear, convolutional and embedding layer of both networks gets :math:`W / σ(W)` (section 4.1); the
+    Every linear and convolutional layer of both networks gets :math:`W / σ(W)` (section 4.1), and the discriminator's
+    embeddings; the generator's, gains and biases of its norms, stay as they are, as in the authors' code. The
     discriminator learns four times as fast, with one update for each of the generator (section 4.2). Attention is in
     the networks: ``networks.SAGANGenerator`` and ``networks.SAGANDiscriminator``.
 
@@ -40,6 +41,6 @@ class SAGAN(HingeGAN):
         n_power_iterations: int = 1,
         **kwargs: Any,
     ) -> None:
-        for network in (generator, discriminator):
-            normalise_spectrally(network, n_power_iterations)
+        normalise_spectrally(generator, n_power_iterations, embeddings=False)
+        normalise_spectrally(discriminator, n_power_iterations)
         super().__init__(generator, discriminator, g_lr=g_lr, d_lr=d_lr, betas=betas, **kwargs)

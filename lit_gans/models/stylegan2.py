@@ -4,8 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lit_gans.functional import gamma_for, input_gradient_norm, path_lengths
 from lit_gans.models.gan import GAN
@@ -24,16 +22,17 @@ class StyleGAN2(StyleModule, GAN):
 
     The styles of ``networks.StyleGAN2Generator`` are mixed, and pulled to their mean by ``sample(n, truncation=ψ)``; a
     generator without ``mapping`` and ``synthesis`` is taken as a function of z. Differs from the paper: γ by rule;
-    styles are mixed in each image by itself, and not where path lengths are measured; a lazy penalty joins the update
-    it is due at, where the published code gives it one of its own.
+    styles are mixed in each image by itself, and not where path lengths are measured. A lazy penalty joins the update
+    it is due at, where the published code gives it a step of Adam of its own; as no step is added, the learning rates
+    and betas stay as they are, which appendix B scales by k / (k + 1) to make up for one more step in k.
 
     Args:
         r1_gamma: γ; 10 in appendix B. None: by resolution and batch, ``functional.gamma_for``.
         pl_weight: γ_pl, 2 in the published code, which takes pl_every = 4.
         r1_every, pl_every: Updates of the player between two evaluations of its penalty; 16 and 8, appendix B.
         style_mixing: Share of images made of the styles of two latents; 0.9, as latent_dim 512, appendix B.
-        g_lr, d_lr: 0.002, appendix B; scaled by k / (k + 1) for a penalty at every k-th update.
-        betas: Of Adam, 0 and 0.99, appendix B; raised to that power, even where the penalty's weight is 0.
+        g_lr, d_lr: 0.002, appendix B.
+        betas: Of Adam, 0 and 0.99, appendix B.
         ema_kimg: Half-life of the averaged generator; 10, appendix B. Unless ``ema_decay`` is given.
         **kwargs: As of GAN.
     """
@@ -62,8 +61,6 @@ class StyleGAN2(StyleModule, GAN):
         kwargs |= {"latent_dim": latent_dim, "g_lr": g_lr, "d_lr": d_lr, "betas": betas}
         kwargs["ema_kimg"] = ema_kimg if kwargs.get("ema_decay") is None else None
         super().__init__(generator, discriminator, **kwargs)
-        self.ratios = (r1_every / (r1_every + 1), pl_every / (pl_every + 1))
-        self.lrs = (d_lr * self.ratios[0], g_lr * self.ratios[1])
         self.r1_gamma, self.r1_every, self.pl_weight, self.pl_every = r1_gamma, r1_every, pl_weight, pl_every
         self.style_mixing = style_mixing
         self.register_buffer("mean_length", torch.zeros(()))
@@ -87,14 +84,6 @@ class StyleGAN2(StyleModule, GAN):
             n, y = max(-(-len(fake) // 2), min(len(fake), 2)), y if y_fake is None else y_fake
             z = self.draw_latents(n, self.rng)
             lengths = path_lengths(self.generator, z, None if y is None else y[:n], self.rng)
-            mean = self.follow(self.mean_length, lengths.mean(), rate=0.01)
+            mean = self.follow(self.mean_length, self.joint(lengths).mean(), rate=0.01)
             terms["path_length"] = scale * self.pl_weight * (lengths - mean).square().mean()
         return terms
-
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Appendix B: the default Adam forgets by as much as without the steps of the lazy penalties."""
-        optimizers, schedulers = super().configure_optimizers()
-        for optimizer, make, ratio in zip(optimizers, self.make_optimizers, self.ratios, strict=True):
-            for group in optimizer.param_groups if make is None else ():
-                group["betas"] = tuple(beta**ratio for beta in group["betas"])
-        return optimizers, schedulers

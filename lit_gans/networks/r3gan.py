@@ -107,13 +107,13 @@ def _change(fan_in: int, fan_out: int) -> list[nn.Module]:
     return [] if fan_in == fan_out else [_conv(fan_in, fan_out)]
 
 
-def _widths(image_size: int, width: int) -> list[int]:
-    """Channels at 4, 8 ... ``image_size`` pixels: ``width`` up to 32 pixels, then half of them at each doubling."""
-    widths = [width >> max(k - 3, 0) for k in range(count_doublings(image_size) + 1)]
+def _widths(image_size: int, width: int, full_width_up_to: int) -> list[int]:
+    """Channels at 4, 8 ... ``image_size`` pixels: ``width`` up to a size, then half of them at each doubling."""
+    kept = count_doublings(full_width_up_to)
+    widths = [width >> max(k - kept, 0) for k in range(count_doublings(image_size) + 1)]
     if widths[-1] < 1:
-        raise ValueError(
-            f"width={width} leaves no channel at {image_size} pixels; it must be {image_size // 32} at least."
-        )
+        least = image_size // full_width_up_to
+        raise ValueError(f"width={width} leaves no channel at {image_size} pixels; it must be {least} at least.")
     return widths
 
 
@@ -121,12 +121,11 @@ class R3GANGenerator(Network):
     """Latents to images through residual blocks without normalisation, styles or noise (configuration E).
 
     The latents and an embedding of the label scale the channels of a learned 4x4 basis. Each doubling of the size is a
-    1x1 convolution, where the number of channels changes, a bilinear interpolation and ``depth`` residual blocks. Up to
-    32 pixels all maps have ``width`` channels, then half as many at each doubling.
+    1x1 convolution, where the number of channels changes, a bilinear interpolation and ``depth`` residual blocks.
 
-    Differs from the paper: images are interpolated by the filter [1, 3, 3, 1], which is centred on pixels, where the
-    authors' release has [1, 2, 1]; the last convolution begins at a tenth of its size, so that images lie within
-    [-1, 1] at first, as data do; in eval mode images are clamped to that range, in training nothing is.
+    Differs from the paper: the last convolution begins at a tenth of its size, so that images lie within [-1, 1] at
+    first, as data do; in eval mode images are clamped to that range, in training nothing is. The resampling filter is
+    [1, 3, 3, 1], as in the authors' release.
 
     Args:
         image_size: Height and width of the images, a power of two from 8 up.
@@ -136,7 +135,9 @@ class R3GANGenerator(Network):
         depth: Number of residual blocks at each size.
         expansion: How many times wider the blocks are inside.
         group_size: Number of channels in each group of the 3x3 convolutions; where it does not divide, the next larger
-            number that does.
+            number that does. 16 in the release for CIFAR-10 and FFHQ, 32 for ImageNet.
+        full_width_up_to: Largest size, a power of two from 8 up, whose maps have ``width`` channels; from there on they
+            halve at each doubling. 32 in the release, but 64 for ImageNet at 64 pixels.
         num_classes: Number of labels of a conditional network.
         embed_dim: Size of the label's embedding.
 
@@ -159,11 +160,12 @@ class R3GANGenerator(Network):
         depth: int = 2,
         expansion: int = 2,
         group_size: int = 16,
+        full_width_up_to: int = 32,
         num_classes: int | None = None,
         embed_dim: int = 64,
     ) -> None:
         super().__init__()
-        widths = _widths(image_size, width)
+        widths = _widths(image_size, width, full_width_up_to)
         self.label = ConcatLabel(latent_dim, num_classes, embed_dim)
         if num_classes:
             nn.init.normal_(self.label.embedding.weight, std=num_classes**-0.5)
@@ -188,8 +190,7 @@ class R3GANDiscriminator(Network):
     channels changes, a 1x1 convolution halve the size down to 4x4, which a depthwise convolution of 4x4 reads.
     Conditional networks answer with the inner product of the features and an embedding of the label (projection).
 
-    Differs from the paper: images are interpolated by the filter [1, 3, 3, 1], which is centred on pixels, where the
-    authors' release has [1, 2, 1].
+    Differs from the paper: none; the resampling filter is [1, 3, 3, 1], as in the authors' release.
 
     Args:
         image_size: Height and width of the images, a power of two from 8 up.
@@ -198,7 +199,9 @@ class R3GANDiscriminator(Network):
         depth: Number of residual blocks at each size.
         expansion: How many times wider the blocks are inside.
         group_size: Number of channels in each group of the 3x3 convolutions; where it does not divide, the next larger
-            number that does.
+            number that does. 16 in the release for CIFAR-10 and FFHQ, 32 for ImageNet.
+        full_width_up_to: Largest size, a power of two from 8 up, whose maps have ``width`` channels; from there on they
+            halve at each doubling. 32 in the release, but 64 for ImageNet at 64 pixels.
         num_classes: Number of labels of a conditional network.
         embed_dim: Size of the label's embedding.
         head: Size of a second answer, read from the same features by a linear layer: class scores of ACGAN, rotations
@@ -222,12 +225,13 @@ class R3GANDiscriminator(Network):
         depth: int = 2,
         expansion: int = 2,
         group_size: int = 16,
+        full_width_up_to: int = 32,
         num_classes: int | None = None,
         embed_dim: int = 64,
         head: int | None = None,
     ) -> None:
         super().__init__()
-        widths = _widths(image_size, width)[::-1]
+        widths = _widths(image_size, width, full_width_up_to)[::-1]
         self.num_classes = num_classes
         block = partial(ResidualBlock, group_size=group_size, expansion=expansion, blocks=depth * len(widths))
         stages: list[nn.Module] = [_conv(channels, widths[0])]
@@ -238,7 +242,8 @@ class R3GANDiscriminator(Network):
         self.out = _scaled(nn.Linear(width, embed_dim if num_classes else 1, bias=False))
         if num_classes:
             self.label = nn.Embedding(num_classes, embed_dim)
-            nn.init.normal_(self.label.weight, std=num_classes**-0.5)
+            # the release's gain 1 / √E: logits, sums of E products, begin as wide with any embedding
+            nn.init.normal_(self.label.weight, std=(num_classes * embed_dim) ** -0.5)
         self.second_head = _scaled(nn.Linear(width, head, bias=False)) if head else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:

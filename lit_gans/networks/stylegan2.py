@@ -384,8 +384,8 @@ class StyleGAN2Discriminator(Network):
     """Images to logits through residual blocks and the standard deviation of the minibatch (configuration F).
 
     Conditional networks project their features on a mapped label, as StyleGAN2-ADA's do. Samples of a batch see one
-    another through the standard deviation; a batch is dealt into groups of four, or of three, two or one where four
-    does not divide it.
+    another through the standard deviation; a batch is dealt into groups of ``group``, or of the next smaller number
+    that divides it.
 
     Differs from the paper: none.
 
@@ -393,6 +393,7 @@ class StyleGAN2Discriminator(Network):
         image_size: Height and width of the images, a power of two from 8 up.
         channels: 1 for grey images, 3 for RGB.
         mapping_layers: Number of layers from a label to what the features are projected on.
+        group: Largest number of images whose standard deviation is taken together.
         channel_base: Number of channels times size, where ``channel_max`` does not cut it.
         channel_max: Largest number of channels.
         num_classes: Number of labels of a conditional network.
@@ -400,8 +401,8 @@ class StyleGAN2Discriminator(Network):
             of SSGAN, codes of InfoGAN, an embedding of ReACGAN; the network then returns ``Answer(logits, head)``.
 
     Raises:
-        ValueError: An ``image_size`` that cannot be built; a ``channel_base`` or ``channel_max`` that leaves no
-            channels; labels missing, or given to an unconditional network.
+        ValueError: An ``image_size`` that cannot be built; a ``group`` below 1; a ``channel_base`` or ``channel_max``
+            that leaves no channels; labels missing, or given to an unconditional network.
 
     >>> import torch
     >>> discriminator = StyleGAN2Discriminator(image_size=32, channel_base=512, channel_max=32)
@@ -415,15 +416,18 @@ class StyleGAN2Discriminator(Network):
         image_size: int = 1024,
         channels: int = 3,
         mapping_layers: int = 8,
+        group: int = 4,
         channel_base: int = 32768,
         channel_max: int = 512,
         num_classes: int | None = None,
         head: int | None = None,
     ) -> None:
         super().__init__()
+        if group < 1:
+            raise ValueError(f"group={group} images cannot be compared; it must be 1 at least, and is 4 in the paper.")
         widths = _widths(image_size, channel_base, channel_max)[::-1]
         width = widths[-1]
-        self.num_classes = num_classes
+        self.num_classes, self.group = num_classes, group
         self.blocks = nn.Sequential(
             EqualConv2d(channels, widths[0], 1), *(DiscriminatorBlock(a, b) for a, b in pairwise(widths))
         )
@@ -437,7 +441,7 @@ class StyleGAN2Discriminator(Network):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
         """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
         check_labels(y, self.num_classes)
-        features = self.linear(self.conv(minibatch_std(self.blocks(x))).flatten(1))
+        features = self.linear(self.conv(minibatch_std(self.blocks(x), self.group)).flatten(1))
         answers: Tensor = self.out(features)
         logits = answers.squeeze(1) if y is None else (answers * self.mapping(None, y)).sum(1) / answers.shape[1] ** 0.5
         return logits if self.second_head is None else Answer(logits, self.second_head(features))

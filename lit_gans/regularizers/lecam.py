@@ -19,27 +19,34 @@ class LeCam(Regularizer):
     with :math:`α_R, α_F` the moving averages of the answers to real and to generated images. They begin with the first
     answers; over all processes they are one.
 
-    Differs from the paper: the published code rectifies both distances; here they are squared as in equation 3.
+    Differs from the paper: none. Its published code for BigGAN on CIFAR differs from its equation 3: there λ = 0.3 goes
+    with ``decay=0.9``, ``start=1000`` and ``rectify=True``; for StyleGAN2 it is 1e-6 or 3e-7, with 0.99.
 
     Args:
-        weight: λ; in the published code 0.3 for BigGAN on CIFAR, 1e-6 and 3e-7 for StyleGAN2.
-        decay: Of the moving averages; 0.99 in the published code for StyleGAN2, 0.9 in that for BigGAN, after 1,000
-            steps without the penalty.
+        weight: λ.
+        decay: Of the moving averages; 0.99 in the paper.
+        start: Updates of the discriminator before the penalty begins; the averages move from the first on.
+        rectify: Whether only answers on the far side of the other kind's average cost: D(x) above α_F, D(G(z)) below
+            α_R.
         every: Updates between two evaluations; the penalty is scaled by it.
 
     Raises:
-        ValueError: A decay outside of [0, 1).
+        ValueError: A decay outside of [0, 1); a negative start.
     """
 
     name, double_backward, couples_samples = "lecam", False, True
     anchors: Tensor
     begun: Tensor
 
-    def __init__(self, weight: float = 0.3, decay: float = 0.99, every: int = 1) -> None:
+    def __init__(
+        self, weight: float = 0.3, decay: float = 0.99, start: int = 0, rectify: bool = False, every: int = 1
+    ) -> None:
         super().__init__(weight, every)
+        if start < 0:
+            raise ValueError(f"LeCam: start must not be negative, got {start}")
         if not 0 <= decay < 1:
             raise ValueError(f"LeCam: decay must be in [0, 1), got {decay}")
-        self.decay = decay
+        self.decay, self.start, self.rectify = decay, start, rectify
         self.register_buffer("anchors", torch.zeros(2))  # of real and of generated images
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
@@ -52,4 +59,6 @@ class LeCam(Regularizer):
         if model.turn is not None:
             self.anchors.copy_(anchors)
             self.begun.fill_(True)
-        return (of_real - anchors[1]).square().mean() + (of_fake - anchors[0]).square().mean()
+        distances = of_real - anchors[1], anchors[0] - of_fake
+        total = torch.stack([(d.relu() if self.rectify else d).square().mean() for d in distances]).sum()
+        return torch.zeros_like(total) if model.turn is not None and model.turn < self.start else total

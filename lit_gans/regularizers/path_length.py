@@ -16,7 +16,8 @@ class PathLength(Regularizer):
 
     .. math:: E_{w, \, y \sim N(0, I)} \left( \|J_w^T y\|_2 - a \right)^2
 
-    with a the moving average of the lengths. For a generator with ``mapping`` and ``synthesis``; one without is taken
+    with a the moving average of the lengths, which has a gradient by the share that this batch has in it, as in the
+    published code. For a generator with ``mapping`` and ``synthesis``; one without is taken
     as a function of z. It pays its own forward, on a part of the batch.
 
     Args:
@@ -42,5 +43,5 @@ class PathLength(Regularizer):
         labels = y if y_fake is None else y_fake
         z = model.draw_latents(n, model.rng)
         lengths = path_lengths(model.generator, z, None if labels is None else labels[:n], model.rng)
-        mean = model.follow(self.mean_length, lengths.mean(), rate=1 - self.decay)
+        mean = model.follow(self.mean_length, model.joint(lengths).mean(), rate=1 - self.decay)
         return (lengths - mean).square().mean()

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning import Callback
 from torch.autograd import gradcheck, gradgradcheck
+from toys import LATENT, Generator, loader, trainer
 
+from lit_gans import GAN
 from lit_gans.augment import ADA, ada
 from lit_gans.augment.resampling import (
     DELAY,
@@ -417,8 +420,8 @@ def test_p_is_saved_and_stays_float32():
     assert other.p.item() == pytest.approx(0.3)
     other.load_state_dict(augment.state_dict())
     assert torch.equal(other.p, augment.p)
-    assert list(augment.state_dict()) == ["p"]
-    assert augment.bfloat16().p.dtype == torch.float32
+    assert list(augment.state_dict()) == ["p", "seen"]
+    assert augment.bfloat16().p.dtype == augment.seen.dtype == torch.float32
 
 
 def test_half_precision_is_computed_in_float32():
@@ -452,3 +455,24 @@ def test_what_cannot_work_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             ADA(**wrong)
+
+
+def test_it_is_judged_by_the_logits_that_the_updates_saw(tmp_path):
+    """r_t is the mean sign over all reals of four updates, each before its step, and costs no forward pass."""
+    torch.manual_seed(0)
+    told, answers = [], []
+    critic = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 1))
+    model = GAN(Generator(), critic, latent_dim=LATENT, d_lr=0.1, augment=only(kimg=1.0))
+    adapt = model.augment.adapt
+    model.augment.adapt = lambda signs, images: (told.append((signs.item(), images)), adapt(signs, images))
+
+    class Listen(Callback):
+        def on_train_start(self, trainer, pl_module):  # what is asked before is a check of the networks
+            critic.register_forward_hook(lambda module, x, logits: answers.append(logits.detach().clone()))
+
+    trainer(tmp_path, max_steps=8, callbacks=[Listen()]).fit(model, loader())
+    assert len(answers) == 24  # in each step: real, fake, and the generator's turn
+    halves = [torch.cat(answers[start : start + 12 : 3]).sign().mean().item() for start in (0, 12)]
+    assert told == [(pytest.approx(half), 32) for half in halves]
+    assert model.augment.seen.tolist() == [0, 0]
+    assert model.augment.p.item() == pytest.approx(max(sum(32e-3 * (1 if half > 0.6 else -1) for half in halves), 0))

@@ -8,9 +8,26 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback
 from torch import nn
-from toys import LATENT, Batches, Discriminator, Point, Slope, build, images, labels, loader, trainer
+from toys import (
+    CLASSES,
+    HEADS,
+    LATENT,
+    MODELS,
+    Batches,
+    Discriminator,
+    Generator,
+    Point,
+    Slope,
+    build,
+    images,
+    labels,
+    loader,
+    same,
+    trainer,
+    weights,
+)
 
-from lit_gans.functional import path_lengths
+from lit_gans.functional import mix_seed, path_lengths
 from lit_gans.models import DRAGAN, GAN, LSGAN, R3GAN, WGANGP, WGANLP, HingeGAN, MinimaxGAN, PacGAN, StyleGAN2
 from lit_gans.models.ebgan import pulling_away
 from lit_gans.models.mechanics.truncation import truncated_normal
@@ -265,10 +282,14 @@ def test_ssgan_rotates_real_images_for_d_and_generated_ones_for_g():
 
 
 @pytest.mark.parametrize("name", ["SAGAN", "BigGAN", "ReACGAN"])
-def test_both_networks_are_spectrally_normalised(name):
-    model = build(name)
-    for network in (model.generator, model.discriminator):
-        layers = [layer for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Embedding))]
+def test_both_networks_are_spectrally_normalised_but_for_the_generators_embeddings(name):
+    torch.manual_seed(0)
+    networks = {"ReACGAN": (CLASSES, None), "SAGAN": (CLASSES, CLASSES), "BigGAN": (CLASSES, CLASSES)}[name]
+    arguments = {"latent_dim": LATENT, "num_classes": CLASSES, **({"embed_dim": 4} if name == "ReACGAN" else {})}
+    model = MODELS[name](Generator(networks[0]), Discriminator(networks[1], head=HEADS.get(name)), **arguments)
+    assert list(dict(model.generator.embed.named_parameters())) == ["weight"]
+    for network, kinds in ((model.generator, (nn.Linear,)), (model.discriminator, (nn.Linear, nn.Embedding))):
+        layers = [layer for layer in network.modules() if isinstance(layer, kinds)]
         assert layers
         network.train()
         for _ in range(100):
@@ -306,10 +327,55 @@ def test_biggans_truncation_lowers_spread_and_standing_statistics_fit_it():
     seen = []
     first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
-        standing(truncated_normal(model.draw_inputs(128, seed=0)[0], 0.3))
+        standing(truncated_normal(model.draw_inputs(128, seed=mix_seed(-1))[0], 0.3))
     assert torch.allclose(first.running_mean, seen[0].mean((0, 2, 3)), atol=1e-4)
     with pytest.raises(ValueError, match="GAN knows no truncation"):
         build("GAN").sample(2, truncation=0.5)
+
+
+def test_an_average_with_batch_norm_is_used_and_saved_with_statistics_of_its_own(tmp_path):
+    """Means over the same passes for every use, from other weights than those whose statistics were at hand."""
+    networks = Generator(norm=True), Discriminator()
+    model = GAN(*networks, latent_dim=LATENT, ema_decay=0.9, g_lr=0.01)
+    run = trainer(tmp_path, max_steps=12, limit_val_batches=0)
+    run.fit(model, loader())
+    norm, live = (next(m for m in g.modules() if isinstance(m, nn.BatchNorm1d)) for g in (model.g_ema, model.generator))
+    assert torch.equal(norm.running_mean, live.running_mean)  # as copied
+    hidden = model.g_ema.body[0]
+    model.sample(1, seed=0)
+    batches = [hidden(model.draw_inputs(64, seed=mix_seed(-1), start=64 * k)[0]) for k in range(20)]
+    assert torch.allclose(norm.running_mean, torch.stack([x.mean(0) for x in batches]).mean(0), atol=1e-6)
+    assert torch.allclose(norm.running_var, torch.stack([x.var(0) for x in batches]).mean(0), atol=1e-6)
+    assert not torch.allclose(norm.running_mean, live.running_mean, atol=1e-3)
+    samples = model.sample(4, seed=0)
+    for clean in (True, False):  # whoever saves need not have sampled before
+        model._average_moved = not clean
+        run.save_checkpoint(tmp_path / "model.ckpt")
+        saved = torch.load(tmp_path / "model.ckpt", weights_only=True)["state_dict"]
+        assert torch.equal(saved["g_ema.body.1.running_mean"], norm.running_mean)
+        loaded = GAN.load_from_checkpoint(
+            tmp_path / "model.ckpt", generator=Generator(norm=True), discriminator=Discriminator()
+        )
+        assert torch.equal(loaded.sample(4, seed=0), samples)
+
+
+def test_statistics_of_the_average_change_nothing_in_training(tmp_path):
+    ends = []
+    for every in (None, 3):
+        torch.manual_seed(0)
+        model = GAN(Generator(norm=True, dropout=0.2), Discriminator(), latent_dim=LATENT, ema_decay=0.9, seed=1)
+
+        class Look(Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, every=every):
+                if every and trainer.global_step % every == 0:
+                    pl_module.sample(2, seed=0)
+                    trainer.save_checkpoint(tmp_path / "look.ckpt")
+
+        trainer(tmp_path, max_steps=11, callbacks=[Look()], val_check_interval=4 if every else None).fit(
+            model, loader(), loader() if every else None
+        )
+        ends.append(weights(model))
+    assert same(*ends)
 
 
 def test_path_lengths_of_a_linear_generator():
@@ -374,6 +440,15 @@ def test_styles_are_mixed_while_training_and_truncated_when_sampled():
     changes = (first[:, 1:] != first[:, :-1]).sum(1)
     assert (changes == 1).all()  # one crossover each
     assert len(first.sum(1).unique()) == model.generator.num_ws - 1
+    z = torch.randn(6, 8)
+    with torch.no_grad():
+        model.generator.w_avg.zero_()
+        model.generate(z)  # two latents an image, and one move of the mean
+        rng = model.reseed(0)
+        model.generator.w_avg.zero_()
+        model.generate(z)
+        both = model.generator.mapper(torch.cat([z, torch.randn(6, 8, generator=rng.manual_seed(rng.initial_seed()))]))
+    assert torch.allclose(model.generator.w_avg, 0.005 * both.mean(0), atol=1e-7)
     model.style_mixing = 0.0
     with torch.no_grad():
         model.generator.w_avg.normal_()

@@ -165,3 +165,33 @@ def test_wrong_arguments_and_records(cls):
         cls(image_size=8, width=8)(x, torch.tensor([0, 1]))
     assert network.init_args == {"image_size": 8, "width": 8, "num_classes": 2}
     cls(**network.init_args).load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize("embed_dim", [16, 64, 768])
+def test_logits_begin_as_wide_with_any_embedding(embed_dim):
+    """A logit is a sum over the embedding; the release's gain 1 / √E keeps its variance at |f|² / (width · classes)."""
+    torch.manual_seed(0)
+    network = R3GANDiscriminator(image_size=8, channels=1, width=32, depth=1, num_classes=10, embed_dim=embed_dim)
+    x, y = torch.randn(512, 1, 8, 8), torch.arange(512) % 10
+    with torch.no_grad():
+        power = network.stages(x).square().sum(1).mean()
+        spread = torch.stack([network_again(network, seed)(x, y).square().mean() for seed in range(30)]).mean()
+    assert spread.item() == pytest.approx(power.item() / 32 / 10, rel=0.25)
+
+
+def network_again(network, seed):
+    """The same body under newly drawn last layers."""
+    torch.manual_seed(seed)
+    drawn = R3GANDiscriminator(**network.init_args)
+    drawn.stages = network.stages
+    return drawn
+
+
+def test_widths_of_imagenet_can_be_built():
+    """The release's 1,536 channels at all sizes up to 64 pixels, in groups of 32; here an eighth of them."""
+    for cls in (R3GANGenerator, R3GANDiscriminator):
+        network = cls(image_size=64, width=192, group_size=32, full_width_up_to=64, depth=1)
+        convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+        assert [(m.in_channels, m.in_channels // m.groups) for m in convolutions] == [(384, 32)] * 5
+    with pytest.raises(ValueError, match="width=1 leaves no channel at 64 pixels; it must be 2 at least"):
+        R3GANGenerator(image_size=64, width=1)

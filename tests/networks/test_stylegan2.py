@@ -317,3 +317,17 @@ def test_wrong_arguments_and_records(build):
         build()(x, torch.tensor([0, 1]))
     assert network.init_args["num_classes"] == 2
     cls(**network.init_args).load_state_dict(network.state_dict())
+
+
+def test_as_many_images_are_compared_as_the_group_is_large():
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 16, 16)
+    alone, one, two = (discriminator(group=group) for group in (1, 4, 8))
+    for network in (one, two):
+        network.load_state_dict(alone.state_dict())
+    changed = torch.cat([x[:1], x[1:2] + 1, x[2:]])  # with groups of four, samples 0, 2, 4 and 6 are compared
+    with torch.no_grad():
+        moved = [not torch.equal(network(x)[:1], network(changed)[:1]) for network in (alone, one, two)]
+    assert moved == [False, False, True]
+    with pytest.raises(ValueError, match="group=0 images cannot be compared"):
+        discriminator(group=0)

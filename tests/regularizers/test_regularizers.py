@@ -137,6 +137,22 @@ def test_lecam_pulls_each_kind_to_the_anchor_of_the_other():
     assert torch.allclose(penalty.anchors, moved)
 
 
+def test_lecam_can_begin_later_and_leave_the_near_side_alone():
+    """As in its published code: relu(D(x) - α_F)² and relu(α_R - D(G(z)))², after so many updates."""
+    model, penalty = linear(), LeCam(start=2, rectify=True)
+    real, fake = images(8), images(8, seed=2)
+    of_real, of_fake = model.discriminator(real).detach(), model.discriminator(fake).detach()
+    above = (of_real - of_fake.mean()).clamp(min=0).square().mean()
+    below = (of_real.mean() - of_fake).clamp(min=0).square().mean()
+    for turn in range(3):
+        model.take_turn("discriminator", turn)
+        value = penalty(model, real, fake, None).item()
+        assert value == pytest.approx((above + below).item() if turn == 2 else 0.0, rel=1e-5)
+        assert torch.allclose(penalty.anchors, torch.stack([of_real.mean(), of_fake.mean()]))
+    with pytest.raises(ValueError, match="LeCam: start must not be negative, got -1"):
+        LeCam(start=-1)
+
+
 def test_consistency_is_the_mean_square_of_what_a_change_changes():
     model, x, z = linear(), images(16), torch.randn(16, LATENT)
     fake = model.generate(z).detach()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_gans.functional import logits_of, update_average_
+from lit_gans.functional import update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
 from lit_gans.models.mechanics.arguments import at_least
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
@@ -60,6 +60,8 @@ class TwoPlayerModule(CheckpointModule):
         g_clip: How the generator's gradients are clipped: NormClip, ValueClip, AdaptiveClip; a number is a norm.
         d_clip: The same for the discriminator.
         accumulate: Parts in which a batch is worked through; their gradients add up to those of the whole batch.
+        g_batch: Generated images in an update of the generator, as a multiple of the batch; where its loss reads real
+            images, too, those of the batch are repeated.
         ema_decay: Decay per generator update of the averaged generator ``g_ema``, 0.999 for example.
         ema_kimg: The same as a half-life in thousands of real images, whatever the batch size.
         ema_rampup: With ema_kimg: half-life at most this share of the images seen so far (0.05 in StyleGAN2-ADA).
@@ -106,6 +108,7 @@ class TwoPlayerModule(CheckpointModule):
         g_clip: float | Clip | None = None,
         d_clip: float | Clip | None = None,
         accumulate: int = 1,
+        g_batch: int = 1,
         ema_decay: float | None = None,
         ema_kimg: float | None = None,
         ema_rampup: float | None = None,
@@ -119,7 +122,7 @@ class TwoPlayerModule(CheckpointModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        at_least(1, latent_dim=latent_dim, n_critic=n_critic, accumulate=accumulate)
+        at_least(1, latent_dim=latent_dim, n_critic=n_critic, accumulate=accumulate, g_batch=g_batch)
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for a model without labels, got {num_classes}")
         if ema_decay is not None and not 0 <= ema_decay < 1:
@@ -143,7 +146,7 @@ class TwoPlayerModule(CheckpointModule):
             raise ValueError(f"two loss terms are called {twice!r}: leave one out, or call a subclass otherwise")
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.num_classes, self.uniform_labels = latent_dim, num_classes, uniform_labels
-        self.n_critic, self.accumulate = n_critic, accumulate
+        self.n_critic, self.accumulate, self.g_batch = n_critic, accumulate, g_batch
         self.lrs, self.betas = (d_lr, g_lr), (float(betas[0]), float(betas[1]))
         self.make_optimizers, self.make_schedulers = (d_optimizer, g_optimizer), (d_scheduler, g_scheduler)
         self.clips = (as_clip(d_clip), as_clip(g_clip))
@@ -261,6 +264,7 @@ class TwoPlayerModule(CheckpointModule):
             update_average_(self.g_ema, self.generator, 0.5 ** (images / max(half_life, 1e-8)))
         elif self.ema_decay is not None:
             update_average_(self.g_ema, self.generator, self.ema_decay)
+        self._average_moved = hasattr(self, "g_ema")
 
     # what Lightning must be told
 
@@ -324,20 +328,18 @@ class TwoPlayerModule(CheckpointModule):
         """No gradients for this player's parameters within the context."""
         return frozen(self._parameters_of[player])
 
-    def finish_step(self, terms: Mapping[str, Mapping[str, Tensor]], real: Tensor, y: Tensor | None, step: int) -> None:
+    def finish_step(self, terms: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """What follows the updates: the augmentation adapts, schedules advance, terms are logged."""
         if hasattr(self.augment, "adapt") and (step + 1) % self.augment.every == 0:
-            self.adapt_augment(real, y, self.augment.every)
+            self.adapt_augment(self.augment.every)
         self.step_schedulers()
         self.log_step(terms, step)
         self.turn, self.batch_images = None, 0
 
-    @torch.no_grad()
-    def adapt_augment(self, real: Tensor, y: Tensor | None, steps: int) -> None:
-        """Tell an adaptive augmentation how sure the discriminator is of real images, over all ranks."""
+    def adapt_augment(self, steps: int) -> None:
+        """Have an adaptive augmentation move by how sure the discriminator was of real images, over all ranks."""
         augment: Any = self.augment
-        signs = logits_of(cast("GAN", self).discriminate(real, y)).sign().mean()
-        augment.adapt(self.mean_of_ranks(signs), images=self.batch_images * steps)
+        augment.adapt(self.mean_of_ranks(augment.mean_sign()), images=self.batch_images * steps)
         self.measured["augment_p"] = augment.p
 
     def joint(self, x: Tensor) -> Tensor:
@@ -356,14 +358,14 @@ class TwoPlayerModule(CheckpointModule):
         return reduced
 
     def follow(self, average: Tensor, value: Tensor, rate: float) -> Tensor:
-        """Move an average, kept in a buffer, towards a value's mean over all processes; only while learning.
+        """Move an average, kept in a buffer, towards a value of the joint batch; only while learning.
 
         Returns:
-            Where it moves to, detached.
+            Where it moves to, with the gradient of the value.
         """
-        moved = average.lerp(self.mean_of_ranks(value), rate)
+        moved = average.lerp(value, rate)
         if self.turn is not None:
-            average.copy_(moved)
+            average.copy_(moved.detach())
         return moved
 
     def log_step(self, terms: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
@@ -414,6 +416,13 @@ class TwoPlayerModule(CheckpointModule):
         x, y = self.unpack_batch(batch)
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x, y
 
+    def batch_of(self, player: Player, real: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Real images and labels for an update of a player: the generator's has ``g_batch`` times as many."""
+        if player == "discriminator" or self.g_batch == 1:
+            return real, y
+        repeated = real.repeat(self.g_batch, *[1] * (real.ndim - 1))
+        return repeated, None if y is None else y.repeat(self.g_batch)
+
     def labels_of_fakes(self, y: Tensor | None, n: int) -> Tensor | None:
         """Labels that the next n generated images are to have: those of the batch, or drawn uniformly."""
         return self.draw_labels(n, self.rng) if self.uniform_labels else y
@@ -430,6 +439,7 @@ class TwoPlayerModule(CheckpointModule):
 
     def on_validation_start(self) -> None:
         """All ranks validate the same generator."""
+        self.settle_average()
         self.average_buffers()
 
 

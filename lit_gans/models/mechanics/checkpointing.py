@@ -43,8 +43,10 @@ class CheckpointModule(SamplingModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the class, the count of images, and what differs between ranks.
 
-        The weights are saved with the mean of all ranks' batch statistics; each rank's own are beside them.
+        The weights are saved with the mean of all ranks' batch statistics; each rank's own are beside them. Those of
+        the averaged generator are estimated first.
         """
+        self.settle_average()  # in place: the tensors of the checkpoint are those of the model
         world = self.trainer.world_size
         ours = {
             "format": FORMAT,

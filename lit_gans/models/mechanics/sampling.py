@@ -3,17 +3,21 @@
 import copy
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lit_gans.functional import mix_seed
+from lit_gans.functional import estimate_batch_statistics_, mix_seed
 from lit_gans.models.mechanics.modes import eval_mode
 
 __all__ = ("SamplingModule",)
 
 _BLOCK = 64  # samples that share one seed in ``draw_inputs``
+_STANDING = 20  # forward passes for the batch statistics of the averaged generator
+_STANDING_SEED = mix_seed(-1)  # of latents for batch statistics alone
 
 
 class SamplingModule(LightningModule):
@@ -27,6 +31,7 @@ class SamplingModule(LightningModule):
     truncates = False  # whether ``sample`` takes a truncation
     seed_offset = 0  # raised to have other noise from here on, as after a rollback
     _rng: torch.Generator | None = None
+    _average_moved = False  # since its batch statistics were estimated
 
     @property
     def rng(self) -> torch.Generator:
@@ -127,6 +132,8 @@ class SamplingModule(LightningModule):
         """
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         z, y = self.draw_inputs(n, y, seed, start)
+        if ema:
+            self.settle_average()
         network = getattr(self, "g_ema", self.generator) if ema else self.generator
         z = z.to(next(network.parameters(), z).dtype)  # float64 under Trainer(precision="64-true")
         with eval_mode(network):
@@ -143,43 +150,63 @@ class SamplingModule(LightningModule):
         images: Tensor = network(z) if y is None else network(z, y)
         return images
 
-    @torch.no_grad()
     def standing_statistics(
-        self,
-        truncation: float | None = None,
-        batches: int = 100,
-        batch_size: int = 64,
-        seed: int = 0,
-        ema: bool = True,
+        self, truncation: float | None = None, batches: int = 100, batch_size: int = 64, ema: bool = True
     ) -> nn.Module:
         """A copy of the generator whose batch norm has the statistics of samples, at this truncation.
 
-        Brock et al. 2019, arXiv:1809.11096, appendix A: the means over so many forward passes. Put it in the place of
-        ``g_ema``, or of ``generator``, to sample from it.
+        Put it in the place of ``g_ema``, or of ``generator``, to sample from it.
 
         Args:
             truncation: As for ``sample``.
-            batches: Forward passes.
+            batches: Forward passes over whose statistics the mean is taken.
             batch_size: Samples of each.
-            seed: Of their latents.
             ema: Copy the averaged generator where there is one.
 
         Raises:
             ValueError: if the generator has no batch norm.
         """
         network = copy.deepcopy(getattr(self, "g_ema", self.generator) if ema else self.generator).eval()
-        kind = nn.modules.batchnorm._BatchNorm
-        norms = [layer for layer in network.modules() if isinstance(layer, kind) and layer.running_mean is not None]
-        if not norms:
+        if not self.estimate_statistics_(network, truncation, batches, batch_size):
             raise ValueError(f"{type(network).__name__} has no batch norm whose statistics could be estimated")
-        for layer in norms:
-            layer.reset_running_stats()
-            layer.momentum, layer.training = None, True  # the plain mean over passes
-        for start in range(0, batches * batch_size, batch_size):
-            z, y = self.draw_inputs(batch_size, seed=seed, start=start)
+        return network
+
+    @torch.no_grad()
+    def estimate_statistics_(
+        self, network: nn.Module, truncation: float | None = None, batches: int = _STANDING, batch_size: int = 64
+    ) -> int:
+        """Give the batch norm of a generator, live or averaged, the statistics of samples, in place.
+
+        The latents are always the same ones, which no sample has. The result depends on the weights alone, is the same
+        on every process, and nothing that training draws is drawn. See ``functional.estimate_batch_statistics_``.
+
+        Args:
+            network: Whose statistics they are.
+            truncation: As for ``sample``.
+            batches: Forward passes over whose statistics the mean is taken.
+            batch_size: Samples of each.
+
+        Returns:
+            The number of layers with such statistics.
+        """
+
+        def forward(start: int) -> None:
+            z, y = self.draw_inputs(batch_size, seed=_STANDING_SEED, start=start)
             z = z.to(self.device, next(network.parameters(), z).dtype)
             self.render(network, z, None if y is None else y.to(self.device), truncation)
-        return network.eval()
+
+        passes = [partial(forward, start) for start in range(0, batches * batch_size, batch_size)]
+        with isolate_rng(), eval_mode(network):
+            return estimate_batch_statistics_(network, passes)
+
+    def settle_average(self) -> None:
+        """Before the averaged generator is used or saved: batch statistics that fit its weights, if these have moved.
+
+        Averaged weights have other activations than the live ones, whose statistics they would be given otherwise.
+        """
+        if self._average_moved:
+            self.estimate_statistics_(self.g_ema)
+            self._average_moved = False
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] from latents (N, latent_dim) and, for a conditional model, labels (N,)."""

@@ -44,6 +44,12 @@ class Answers:
             self._answers[question] = (answer, logits_of(answer)._version, x, y)
         return answer
 
+    def about(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """The logits that were answered to these images; asked for now if nobody has."""
+        known = (logits_of(answer) for answer, _, asked, _ in self._answers.values() if asked is x)
+        logits = next(known, None)
+        return logits_of(self(x, y)) if logits is None else logits
+
     def shared_input_gradient(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """``functional.input_gradient``, of the answer itself where that can be differentiated by the images."""
         if not (self.slopes and x.is_leaf and x.requires_grad):
@@ -56,16 +62,22 @@ class Answers:
 
 @contextmanager
 def shared_answers(
-    model: "GAN", player: str, penalties: Collection["Regularizer"], real: Tensor, fake: Tensor
+    model: "GAN",
+    player: str,
+    penalties: Collection["Regularizer"],
+    real: Tensor,
+    fake: Tensor,
+    y: Tensor | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Within it the model's ``discriminate`` answers once to the same images under the same labels.
 
-    So it is for the discriminator's loss, if that has slopes or add-ons. What changes with each forward pass, batch
-    statistics and the vectors of spectral norm, changes once, too, and terms that share an answer share its dropout
-    and its augmentation. The images at which slopes are taken come back as ones that require gradients, so that a slope
-    needs no forward pass of its own. It still has one where that would give another slope: in half precision, as
-    penalties are of float32, and where no pass is like another; and where the networks are compiled, as compiled code
-    cannot be differentiated twice.
+    So it is for the discriminator's loss, if that has slopes or add-ons, or an adaptive augmentation that is told at
+    the end, while the discriminator learns, what it answered to the real images. What changes with each forward pass,
+    batch statistics and the vectors of spectral norm, changes once, too, and terms that share an answer share its
+    dropout and its augmentation. The images at which slopes are taken come back as ones that require gradients, so
+    that a slope needs no forward pass of its own. It still has one where that would give another slope: in half
+    precision, as penalties are of float32, and where no pass is like another; and where the networks are compiled, as
+    compiled code cannot be differentiated twice.
 
     Args:
         model: Whose loss it is.
@@ -73,9 +85,11 @@ def shared_answers(
         penalties: Add-ons that are due.
         real: Images of the batch.
         fake: Generated ones; without gradient in the discriminator's turn.
+        y: Labels of ``real``.
     """
     at = {*model.slopes_at, *(place for penalty in penalties for place in penalty.slopes_at)}
-    if player == "generator" or not (at or penalties):
+    adaptive = hasattr(model.augment, "adapt") and model.turn is not None
+    if player == "generator" or not (at or penalties or adaptive):
         yield real, fake
         return
     half = real.dtype.itemsize < 4 or torch.is_autocast_enabled(real.device.type)
@@ -83,9 +97,12 @@ def shared_answers(
     if slopes:
         real, fake = (real.detach().requires_grad_("real" in at), fake.detach().requires_grad_("fake" in at))
     before = model.__dict__.get("discriminate")
-    model.__dict__["discriminate"] = Answers(model.discriminate, slopes)
+    answers = model.__dict__["discriminate"] = Answers(model.discriminate, slopes)
     try:
         yield real, fake
+        if adaptive:
+            with torch.no_grad():
+                model.augment.observe(answers.about(real, y))
     finally:
         del model.__dict__["discriminate"]
         if before is not None:

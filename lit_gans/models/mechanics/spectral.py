@@ -1,6 +1,6 @@
 """Spectral normalisation of networks as they are given."""
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
@@ -15,19 +15,27 @@ def is_spectral(layer: nn.Module) -> bool:
     return isinstance(layer, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks)
 
 
-def normalise_spectrally(network: nn.Module, n_power_iterations: int = 1) -> None:
+def normalise_spectrally(network: nn.Module, n_power_iterations: int = 1, embeddings: bool = True) -> None:
     """Divide every weight of a linear, convolutional or embedding layer by its largest singular value, in place.
 
-    Miyato et al. 2018, algorithm 1. Layers that have a parametrization already keep it.
+    Miyato et al. 2018, algorithm 1. Layers that have a parametrization, or torch's older ``nn.utils.spectral_norm``,
+    already keep it.
 
     Args:
         network: Whose layers they are.
         n_power_iterations: Power iterations a forward pass in training mode.
+        embeddings: Whether embeddings are normalised, too. Those of a generator should not be: divided by their largest
+            singular value, the vectors of the classes could no longer grow apart.
     """
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.modules.conv._ConvNd, *(nn.Embedding,) * embeddings)
     layers = [layer for layer in network.modules() if isinstance(layer, kinds)]
     if not layers and next(network.parameters(), None) is not None:
         rank_zero_warn(f"{type(network).__name__} has no layer to normalise spectrally: it stays as it is")
+    older = [layer for layer in layers if is_spectral(layer)]
+    if older:
+        rank_zero_info(
+            f"{type(network).__name__}: {len(older)} layers have torch.nn.utils.spectral_norm already and keep it"
+        )
     for layer in layers:
-        if not is_parametrized(layer):
+        if layer not in older and not is_parametrized(layer):
             spectral_norm(layer, n_power_iterations=n_power_iterations)

@@ -26,8 +26,8 @@ class StyleModule(SamplingModule):
             return super().generate(z, y)
         labels = () if y is None else (y,)
         n, num_ws, rng, device = len(z), network.num_ws, self.rng, z.device
-        first = network.mapping(z, *labels)[:, None]
-        second = network.mapping(self.draw_latents(n, rng).to(z), *labels)[:, None]
+        both = torch.cat([z, self.draw_latents(n, rng).to(z)])  # at once: ``w_avg`` moves with each call
+        first, second = network.mapping(both, *(y.repeat(2) for y in labels))[:, None].chunk(2)
         crossover = torch.randint(1, max(num_ws, 2), (n, 1), generator=rng, device=device)
         mixed = torch.rand(n, 1, generator=rng, device=device) < self.style_mixing
         late = (torch.arange(num_ws, device=device) >= crossover) & mixed
