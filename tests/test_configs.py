@@ -87,7 +87,7 @@ PUBLISHED = {  # numbers of papers and releases that are no defaults of ours
         "model.init_args.augment.class_path": "ADA",
         "model.init_args.discriminator.init_args.group": 32,
         "model.init_args.generator.init_args.mapping_layers": 2,
-        "model.init_args.g_lr": 2.5e-3 * 4 / 5,
+        "model.init_args.d_lr": 2.5e-3,
     },
     "wgan_gp/cifar10.yaml": {"model.init_args.g_batch": 2},
 }

@@ -86,7 +86,8 @@ class ADA(Augmentation):
     @torch.no_grad()
     def observe(self, logits: Tensor) -> None:
         """Note what the discriminator says, within an update, about real images; logits of any shape."""
-        self.seen.add_(torch.stack([logits.sign().sum(), torch.tensor(logits.numel(), device=logits.device)]))
+        self.seen[0].add_(logits.sign().sum())
+        self.seen[1].add_(logits.numel())
 
     @torch.no_grad()
     def mean_sign(self) -> Tensor:

@@ -12,6 +12,7 @@ from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.models.infogan import InfoGAN
 from lit_gans.models.lsgan import LSGAN
 from lit_gans.models.mechanics.clipping import AdaptiveClip, NormClip, ValueClip
+from lit_gans.models.mechanics.schedules import Schedule
 from lit_gans.models.minimax_gan import MinimaxGAN
 from lit_gans.models.pacgan import PacGAN
 from lit_gans.models.projection_gan import ProjectionGAN
@@ -53,6 +54,7 @@ __all__ = (
     "ProjectionGAN",
     "RaGAN",
     "ReACGAN",
+    "Schedule",
     "StyleGAN2",
     "UnrolledGAN",
     "ValueClip",

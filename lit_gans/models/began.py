@@ -23,7 +23,8 @@ class BEGAN(GAN):
     k, in [0, 1], is logged as ``train/k`` beside ``train/m_global``, L(x) + |γ L(x) - L(G(z_G))| (section 3.4.1).
     Latents are uniform on [-1, 1]. The discriminator is an autoencoder, for example ``networks.BEGANAutoencoder``.
 
-    Differs from the paper: the learning rate stays, where the paper halves it when m_global stalls.
+    Differs from the paper: the learning rate stays, where the paper halves it when m_global stalls. Of Adam's betas it
+    says nothing; they are those of all models here.
 
     Args:
         gamma: γ, the diversity ratio E L(G(z)) / E L(x) aimed at; 0.5 in section 4.

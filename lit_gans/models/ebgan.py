@@ -22,7 +22,8 @@ class EBGAN(GAN):
     with S the codes Enc(G(z)) of a batch. The discriminator given answers ``(image, code)`` to an image, as
     ``networks.MLPAutoencoder`` and ``networks.DCGANAutoencoder`` do.
 
-    Differs from the paper: the energy is the mean over pixels, so that the margin does not depend on their number.
+    Differs from the paper: it writes the norm in equation 3 and takes the squared error in its code; the energy here is
+    the squared error's mean over pixels, so that the margin does not depend on their number.
 
     Args:
         margin: m, the energy beyond which generated samples are left alone; with this energy a number of our own.

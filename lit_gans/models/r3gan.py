@@ -22,8 +22,9 @@ class R3GAN(GAN):
     Each real sample is paired with one generated sample. Its networks are ``networks.R3GANGenerator`` and
     ``networks.R3GANDiscriminator``; any others do.
 
-    Differs from the paper: γ, the learning rates and Adam's β₂ stay as they are given; the paper anneals them by a
-    cosine.
+    Differs from the paper: γ, the learning rates and Adam's β₂ stay as they are given unless they are scheduled; the
+    paper anneals them by a cosine, as ``configs/r3gan/cifar10.yaml`` does. The generator's turn reads the real samples
+    of the discriminator's, where the release draws others: its loss is a mean over pairs either way.
 
     Args:
         gamma: γ of R1 and R2; 0.05 for CIFAR-10 at the beginning, 1 for stacked MNIST, 150 for FFHQ-256 (appendix).

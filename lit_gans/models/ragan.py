@@ -17,7 +17,8 @@ class RaGAN(GAN):
 
     The averages are those of the batches of all processes. The generator's loss reads real samples, too.
 
-    Differs from the paper: none.
+    Differs from the paper: the generator's turn reads the real samples of the discriminator's, where algorithm 1 draws
+    others; its loss is that of independent batches either way.
     """
 
     tells_by_sign = False

@@ -21,7 +21,7 @@ class UnrolledGAN(GAN):
 
     with :math:`L_D` GAN's loss of the discriminator. The steps ahead are those of the discriminator's Adam on the batch
     of the generator's update, and are forgotten. k = 0 is the game of equation 1, MinimaxGAN. Differs from the paper:
-    none; equation 7 writes gradient descent, the experiments take Adam's steps.
+    none; steps ahead are of Adam, as in its experiments, and read the real samples of the discriminator's turn.
 
     Args:
         steps: k; 5 and 10 in section 3.

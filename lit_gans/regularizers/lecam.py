@@ -24,7 +24,7 @@ class LeCam(Regularizer):
 
     Args:
         weight: λ.
-        decay: Of the moving averages; 0.99 in the paper.
+        decay: Of the moving averages.
         start: Updates of the discriminator before the penalty begins; the averages move from the first on.
         rectify: Whether only answers on the far side of the other kind's average cost: D(x) above α_F, D(G(z)) below
             α_R.

@@ -29,6 +29,7 @@ from lit_gans.models.mechanics.compilation import (
 )
 from lit_gans.models.mechanics.joint import joint_batch, mean_gradient
 from lit_gans.models.mechanics.modes import frozen
+from lit_gans.models.mechanics.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.plugins import use_safe_io
 from lit_gans.regularizers.base import Regularizer
 
@@ -68,6 +69,7 @@ class TwoPlayerModule(CheckpointModule):
         uniform_labels: Draw the labels of generated images uniformly, not from the batch.
         augment: Differentiable augmentation of all the discriminator sees, images → images.
         regularizers: Add-on penalties.
+        schedules: How numbers change while training, such as the weight of a penalty; see ``Schedule``.
         compile: Compile both networks, and penalties that use ``functional.input_gradient_norm``, when training begins;
             results and checkpoints stay the same. Samples and validation stay eager, and so does, with a message, what
             torch cannot compile.
@@ -115,6 +117,7 @@ class TwoPlayerModule(CheckpointModule):
         uniform_labels: bool = False,
         augment: nn.Module | Callable[[Tensor], Tensor] | None = None,
         regularizers: Sequence[Regularizer] | None = None,
+        schedules: Sequence[Schedule] | None = None,
         compile: bool = False,
         channels_last: bool = False,
         seed: int | None = None,
@@ -155,6 +158,7 @@ class TwoPlayerModule(CheckpointModule):
             self.g_ema = copy.deepcopy(generator).requires_grad_(False)
         self.augment = augment
         self.regularizers = nn.ModuleList(regularizers or ())  # type: ignore[assignment]
+        self.schedules, self.scheduled = tuple(schedules or ()), dict[str, float]()
         self.measured = dict[str, Tensor]()  # what a paper watches besides its losses, logged as train/<name>
         self.compile_networks, self.channels_last, self.seed = compile, channels_last, seed
         self.images_seen = 0
@@ -293,6 +297,7 @@ class TwoPlayerModule(CheckpointModule):
             return
         use_safe_io(self.trainer.strategy)
         check_ranks_agree(self, self.trainer)
+        check_schedules(cast("GAN", self))
         penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
         check_strategy(self.trainer.strategy, penalised)
         check_labels(self, self.trainer.fit_loop._data_source.instance)
@@ -315,7 +320,8 @@ class TwoPlayerModule(CheckpointModule):
         check_compatibility(cast("GAN", self), self.trainer, optimizers=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Look at the first batch of a loader that ``setup`` could not look into without losing it."""
+        """Look at the first batch of a loader that ``setup`` could not look into without losing it; set schedules."""
+        follow_schedules(cast("GAN", self), self.trainer.global_step)
         if self._first_look_due:
             check_batch(cast("GAN", self), batch)
             self._first_look_due = False
@@ -330,11 +336,16 @@ class TwoPlayerModule(CheckpointModule):
 
     def finish_step(self, terms: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
         """What follows the updates: the augmentation adapts, schedules advance, terms are logged."""
-        if hasattr(self.augment, "adapt") and (step + 1) % self.augment.every == 0:
+        if self.adapts and (step + 1) % self.augment.every == 0:
             self.adapt_augment(self.augment.every)
         self.step_schedulers()
         self.log_step(terms, step)
         self.turn, self.batch_images = None, 0
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the augmentation moves by what the discriminator says of real images."""
+        return hasattr(self.augment, "adapt") and all(schedule.of != "augment.p" for schedule in self.schedules)
 
     def adapt_augment(self, steps: int) -> None:
         """Have an adaptive augmentation move by how sure the discriminator was of real images, over all ranks."""
@@ -373,7 +384,7 @@ class TwoPlayerModule(CheckpointModule):
         if not self._logs(step):
             return
         values: dict[str, Any] = {"train/kimg": self.images_seen / 1000}
-        values |= {f"train/{name}": value for name, value in self.measured.items()}
+        values |= {f"train/{name}": value for name, value in (self.scheduled | self.measured).items()}
         for player, named in terms.items():
             letter = player[0]
             values |= {f"train/{letter}_{name}": value for name, value in named.items()}

@@ -263,7 +263,7 @@ def _own_and_added_slopes(model: "GAN", trainer: Trainer) -> str | None:
 
 
 def _adaptive_without_sign(model: "GAN", trainer: Trainer) -> str | None:
-    adaptive = hasattr(model.augment, "adapt") and not model.tells_by_sign
+    adaptive = model.adapts and not model.tells_by_sign
     return f"{type(model.augment).__name__} on {type(model).__name__}" if adaptive else None
 
 

@@ -88,7 +88,7 @@ def shared_answers(
         y: Labels of ``real``.
     """
     at = {*model.slopes_at, *(place for penalty in penalties for place in penalty.slopes_at)}
-    adaptive = hasattr(model.augment, "adapt") and model.turn is not None
+    adaptive = model.adapts and model.turn is not None
     if player == "generator" or not (at or penalties or adaptive):
         yield real, fake
         return
