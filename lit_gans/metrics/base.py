@@ -72,6 +72,15 @@ class FeatureMetric(Metric):
         if isinstance(held := getattr(self, f"{side}_index", None), list):
             held.append(index.to(self.device))
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """A batch of one side has no value of its own.
+
+        Raises:
+            TypeError: always, with what to call instead.
+        """
+        name = type(self).__name__
+        raise TypeError(f"{name} compares sets of images: call update(images, real=...) for each batch, then compute()")
+
     def add(self, seen: Features, side: str) -> None:
         """Add what was seen in some images of a side, "real" or "fake"."""
         raise NotImplementedError

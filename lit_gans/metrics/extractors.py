@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -271,9 +272,12 @@ class ModuleExtractor(FeatureExtractor):
         mean: Of each channel, on the scale of pixels in 0..1; None for the network's published one, else 0.5.
         std: Likewise.
         resize: One of ``lit_gans.metrics.images.RESIZES``.
+        raw: Hand over the pixels as uint8 in 0..255, as torchmetrics does to a module of one's own, in place of
+            (x / 255 - mean) / std. None: normalised, with a warning where ``mean`` and ``std`` are nobody's.
 
     Raises:
-        ValueError: if the network or its weights cannot be loaded, or it returns no vectors.
+        ValueError: if the network or its weights cannot be loaded, or it returns no vectors; if ``raw`` pixels are to
+            have a mean or deviation.
     """
 
     def __init__(
@@ -286,7 +290,11 @@ class ModuleExtractor(FeatureExtractor):
         mean: float | tuple[float, ...] | None = None,
         std: float | tuple[float, ...] | None = None,
         resize: str = "pil-bilinear",
+        raw: bool | None = None,
     ) -> None:
+        self.raw = bool(raw)
+        if raw and (mean, std) != (None, None):
+            raise ValueError("raw pixels are handed over as they are: leave mean and std out")
         options: dict[str, Any] = {}
         if isinstance(network, str):
             name = name or _short_name(network)
@@ -300,7 +308,22 @@ class ModuleExtractor(FeatureExtractor):
             raise ValueError(f"the name {name!r} is that of another extractor: give this one its own with name=")
         given = {"image_size": image_size, "mean": mean, "std": std}
         options |= {key: value for key, value in given.items() if value is not None}
+        if raw is None and not {"mean", "std"} & options.keys():
+            warnings.warn(
+                f"{name} is given pixels normalised to [-1, 1]; torchmetrics would hand it uint8, which is another "
+                "number: ModuleExtractor(network, raw=True) does so, too; mean= and std=, or raw=False, say what is "
+                "meant",
+                stacklevel=3,
+            )
         super().__init__(network, name, channels=channels, resize=resize, **options)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Pixels in 0..255 → what the network was trained on."""
+        return x.round().clamp(0, 255).to(torch.uint8) if self.raw else super().normalise(x)
+
+    def describe(self) -> dict[str, Any]:
+        """All that the features depend on, as plain values."""
+        return super().describe() | ({"normalisation": "none: uint8 in 0..255"} if self.raw else {})
 
 
 def load_extractor(extractor: "str | nn.Module | FeatureExtractor") -> FeatureExtractor:
@@ -333,6 +356,7 @@ def _option(key: str, value: str) -> Any:
     """An option of ``ModuleExtractor`` as text → its value."""
     kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(("weights", "name", "resize"), str)
     kinds |= dict.fromkeys(("image_size", "channels"), int)
+    kinds["raw"] = {"true": True, "false": False}.__getitem__
     kinds |= dict.fromkeys(("mean", "std"), lambda text: tuple(float(word) for word in text.split(",")))
     try:
         return kinds[key](value)

@@ -130,11 +130,11 @@ class GAN(TwoPlayerModule):
         optimizer.step()
         return totals
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log both players' losses on held-out data as ``val/{d,g}_loss``."""
         self.log_losses("val", batch, batch_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log both players' losses on held-out data as ``test/{d,g}_loss``."""
         self.log_losses("test", batch, batch_idx)
 

@@ -18,7 +18,14 @@ from lit_gans.functional import update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
 from lit_gans.models.mechanics.arguments import at_least
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
-from lit_gans.models.mechanics.checks import check_batch, check_flags, check_labels, check_strategy, peek
+from lit_gans.models.mechanics.checks import (
+    check_batch,
+    check_flags,
+    check_labels,
+    check_precision,
+    check_strategy,
+    peek,
+)
 from lit_gans.models.mechanics.clipping import Clip, as_clip
 from lit_gans.models.mechanics.compatibility import check_compatibility
 from lit_gans.models.mechanics.compilation import (
@@ -296,6 +303,7 @@ class TwoPlayerModule(CheckpointModule):
         if stage != "fit":
             return
         use_safe_io(self.trainer.strategy)
+        check_precision(self, self.trainer)
         check_ranks_agree(self, self.trainer)
         check_schedules(cast("GAN", self))
         penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
@@ -408,17 +416,23 @@ class TwoPlayerModule(CheckpointModule):
         Labels are left aside by a model without classes.
 
         Raises:
-            ValueError: if a conditional model is given a batch without labels.
+            ValueError: if it is none of these, or a conditional model is given a batch without labels.
         """
         if isinstance(batch, dict):
             if "image" not in batch:
                 raise ValueError(f"the batch is a dict of {', '.join(map(repr, batch))}: it needs 'image'")
             x, y = batch["image"], batch.get("label")
         else:
-            x, y = (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1] if len(batch) > 1 else None)
+            x, y = (*(batch if isinstance(batch, (list, tuple)) else [batch]), None, None)[:2]
+        if not isinstance(x, Tensor):
+            of = "" if x is batch else f" that begins with {type(x).__name__}"
+            raise ValueError(
+                f"the batch is {type(batch).__name__}{of}: it must be a tensor, (images,), (images, labels) or a dict "
+                "with 'image' and 'label'; of anything else override unpack_batch(batch) to return images and labels"
+            )
         if self.num_classes is None:
             return x, None
-        if y is None:
+        if not isinstance(y, Tensor):
             raise ValueError(f"the model has num_classes={self.num_classes}, but the batch holds no labels")
         return x, y
 

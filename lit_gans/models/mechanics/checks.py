@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ("check_batch", "check_flags", "check_labels", "check_strategy", "peek", "reconstruction")
 
+_FAR = 100.0  # untrained images beyond it are of another scale, such as 0..255
+
 
 def check_flags(trainer: Trainer) -> None:
     """Refuse Trainer flags that two alternating players cannot honour, and name ours.
@@ -140,7 +142,7 @@ def check_batch(model: "GAN", batch: Any) -> None:
     z, real = model.draw_latents(len(real), rng).to(dtype), real.to(dtype)
     with isolate_rng(), eval_mode(model):
         fake = _call("generator", model.generate, z, model.draw_labels(len(real), rng) if model.uniform_labels else y)
-        _check_images(fake, real)
+        _check_images(fake, real, trained=model.images_seen > 0)
         answer = _call("discriminator", model.discriminate, real, y)
     _check_head(model, answer)
     logits, n = logits_of(answer), len(real) // model.pack
@@ -194,7 +196,24 @@ def _check_head(model: "GAN", answer: Any) -> None:
         )
 
 
-def _check_images(fake: Tensor, real: Tensor) -> None:
+def check_precision(model: "TwoPlayerModule", trainer: Trainer) -> None:
+    """Refuse networks of another type than that in which the trainer hands them batches.
+
+    Raises:
+        ValueError: naming both, and the precision that goes with the networks.
+    """
+    flag = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
+    for name, parameter in model.named_parameters():
+        wanted = flag.get(parameter.dtype)
+        if parameter.is_floating_point() and wanted not in (None, trainer.precision):
+            raise ValueError(
+                f"{name} is {parameter.dtype}, and Trainer(precision={trainer.precision!r}) trains in another type: "
+                f"use precision={wanted!r}, or leave the conversion of the model out and let precision= do it"
+            )
+
+
+def _check_images(fake: Tensor, real: Tensor, trained: bool) -> None:
+    """Refuse what cannot become right; a network that ends linearly may, and a trained one is not judged."""
     if not isinstance(fake, Tensor) or fake.shape[1:] != real.shape[1:]:
         made = tuple(fake.shape[1:]) if isinstance(fake, Tensor) else type(fake).__name__
         raise ValueError(f"generator makes {made}, the data are {tuple(real.shape[1:])}: make their shapes equal")
@@ -203,13 +222,18 @@ def _check_images(fake: Tensor, real: Tensor) -> None:
     low, high = real.min().item(), real.max().item()
     if not -1.001 <= low <= high <= 1.001:
         raise ValueError(f"images of the batch span [{low:.3g}, {high:.3g}]: scale them to [-1, 1]")
+    if trained:
+        return
     made_low, made_high = fake.min().item(), fake.max().item()
-    if not -1.001 <= made_low <= made_high <= 1.001:
+    span = f"generator's images span [{made_low:.3g}, {made_high:.3g}]"
+    if not max(-made_low, made_high) <= _FAR:
+        raise ValueError(f"{span}, the data lie in [-1, 1]: end it with a tanh, or scale its output")
+    if made_low >= 0 and made_high - made_low > 1e-3 and low < 0:
         raise ValueError(
-            f"generator's images span [{made_low:.3g}, {made_high:.3g}], the data lie in [-1, 1]: end it with a tanh"
+            f"{span}, the data [{low:.3g}, {high:.3g}]: with a sigmoid at its end it cannot reach below 0; end it with "
+            "a tanh"
         )
-    if (made_low >= 0) != (low >= 0):
-        rank_zero_warn(
-            f"generator's images span [{made_low:.3g}, {made_high:.3g}], the data [{low:.3g}, {high:.3g}]: "
-            "is one of them in [0, 1] and the other in [-1, 1]?"
-        )
+    if not -1.001 <= made_low <= made_high <= 1.001:
+        rank_zero_warn(f"{span}, the data lie in [-1, 1]: nothing bounds them, and samples are clamped to that range")
+    elif made_low < 0 <= low:
+        rank_zero_warn(f"{span}, the data [{low:.3g}, {high:.3g}]: are these in [0, 1] instead of [-1, 1]?")

@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -141,7 +142,24 @@ class SamplingModule(LightningModule):
             for i in range(0, n, batch_size):
                 labels = None if y is None else y[i : i + batch_size].to(self.device)
                 parts.append(self.render(network, z[i : i + batch_size].to(self.device), labels, truncation))
-        return torch.cat(parts)
+        images = torch.cat(parts)
+        return images.clamp(-1, 1) if images.ndim == 4 else images  # points have no range
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Images from the latents of a batch, (N, latent_dim) or (latents, labels), by the averaged generator.
+
+        Raises:
+            ValueError: if the batch holds anything else, such as images.
+        """
+        z, *y = batch if isinstance(batch, (list, tuple)) else (batch,)
+        if not isinstance(z, Tensor) or z.shape[1:] != (self.latent_dim,):
+            given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(
+                f"predict makes images from latents (N, {self.latent_dim}), alone or with labels, got {given}; "
+                "model.sample(n) draws latents by itself"
+            )
+        self.settle_average()
+        return self.render(getattr(self, "g_ema", self.generator), z, y[0] if y and self.num_classes else None)
 
     def render(self, network: nn.Module, z: Tensor, y: Tensor | None, truncation: float | None = None) -> Tensor:
         """What a generator, live or averaged, makes of latents and labels when it is sampled from."""
