@@ -367,7 +367,7 @@ RULES = (
     Rule(
         "range",
         "a sigmoid or ReLU at the end of the generator and data in [-1, 1]",
-        "warning",
+        "error",
         "it can draw nothing below 0",
         "end it with a tanh",
         _seen_in_the_images,
