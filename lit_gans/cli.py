@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
@@ -59,9 +60,13 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(command: str, words: list[str]) -> None:
     """Import a command's module and run it; what the user can mend is told in one message."""
     from lit_gans.commands.errors import UserError, mendable
+    from lit_gans.commands.precheck import check
+    from lit_gans.commands.words import spelled
 
-    module = importlib.import_module(f"lit_gans.commands.{COMMANDS[command][0]}")
+    words = spelled(words)
     try:
+        check(command, words)
+        module = importlib.import_module(f"lit_gans.commands.{COMMANDS[command][0]}")
         module.main(command, words)
     except Exception as error:
         if os.environ.get("LIT_GANS_TRACEBACK") or not mendable(error):
@@ -74,6 +79,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence on a name that does not exist, with the nearest that do."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    near = near or [other for other in known if re.search(rf"[._]{re.escape(name)}$", other)][:2]  # lr: g_lr
     if near := sorted(near, key=lambda other: sorted(other) != sorted(name)):  # letters that changed places first
         hint = f"did you mean {' or '.join(near)}?"
     else:

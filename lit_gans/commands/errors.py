@@ -2,7 +2,7 @@
 
 import sys
 
-__all__ = ("UserError", "mendable")
+__all__ = ("UserError", "mendable", "no_checkpoint")
 
 
 class UserError(Exception):
@@ -17,3 +17,8 @@ def mendable(error: Exception) -> bool:
         return True
     exceptions = sys.modules.get("lightning.fabric.utilities.exceptions")
     return exceptions is not None and isinstance(error, exceptions.MisconfigurationException)
+
+
+def no_checkpoint(path: object) -> str:
+    """What is said of a checkpoint that is not there."""
+    return f"no checkpoint at {path}; fit writes them to runs/<model>-<data>/version_<n>/checkpoints/"
