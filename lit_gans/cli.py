@@ -1,13 +1,12 @@
 """The command line, ``python -m lit_gans``: what can be answered at once is, without importing torch."""
 
-import difflib
 import importlib
 import os
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
+from lit_gans.commands.errors import UserError, mendable, unknown
 from lit_gans.version import __version__
 
 __all__ = ("main",)
@@ -59,7 +58,6 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(command: str, words: list[str]) -> None:
     """Import a command's module and run it; what the user can mend is told in one message."""
-    from lit_gans.commands.errors import UserError, mendable
     from lit_gans.commands.precheck import check
     from lit_gans.commands.words import spelled
 
@@ -73,18 +71,6 @@ def run(command: str, words: list[str]) -> None:
             raise
         hint = "" if isinstance(error, UserError) else "\n(LIT_GANS_TRACEBACK=1 shows where)"
         fail(f"{command}: {error}{hint}")
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One sentence on a name that does not exist, with the nearest that do."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    near = near or [other for other in known if re.search(rf"[._]{re.escape(name)}$", other)][:2]  # lr: g_lr
-    if near := sorted(near, key=lambda other: sorted(other) != sorted(name)):  # letters that changed places first
-        hint = f"did you mean {' or '.join(near)}?"
-    else:
-        hint = f"one of {', '.join(known)}" if len(known) < 20 else "see --help"
-    return f"unknown {kind} {name!r}: {hint}"
 
 
 def fail(message: str) -> NoReturn:

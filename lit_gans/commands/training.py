@@ -25,9 +25,8 @@ from lit_gans.callbacks.logs import LogPosition, logs
 from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.signals import StopOnSignal
-from lit_gans.cli import unknown
 from lit_gans.commands.checkpoint import description_of, read_checkpoint
-from lit_gans.commands.errors import UserError
+from lit_gans.commands.errors import UserError, unknown
 from lit_gans.commands.parsing import Parser, explain
 from lit_gans.commands.resuming import (
     changes,
