@@ -32,6 +32,9 @@ USAGE = "\n".join(
         *(f"  {name:<12}{line}" for name, (_, line) in COMMANDS.items()),
         "",
         "  --version   print the version",
+        "",
+        "A model of your own in my_gan.py: --model my_gan.MyGAN where that file lies; later --import my_gan",
+        "lets sample, evaluate, validate and test build it from its checkpoint.",
     ]
 )
 
@@ -59,11 +62,12 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(command: str, words: list[str]) -> None:
     """Import a command's module and run it; what the user can mend is told in one message."""
     from lit_gans.commands.precheck import check
-    from lit_gans.commands.words import spelled
+    from lit_gans.commands.words import imported, spelled
 
     words = spelled(words)
     try:
         check(command, words)
+        imported(words)
         module = importlib.import_module(f"lit_gans.commands.{COMMANDS[command][0]}")
         module.main(command, words)
     except Exception as error:

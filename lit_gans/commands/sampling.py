@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
+from lit_gans.commands.words import IMPORT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ def main(command: str, words: list[str]) -> None:
 
     from lit_gans.commands.checkpoint import load_model
 
-    model = load_model(arguments.checkpoint)
+    model = load_model(arguments.checkpoint, arguments.trust)
     try:
         model = model.to(arguments.device)
     except (RuntimeError, AssertionError) as error:
@@ -102,6 +103,7 @@ def parser(command: str) -> argparse.ArgumentParser:
         "--no_ema", "--live", dest="ema", action="store_false", help="the live generator, not its average"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (cpu)")
+    parser.add_argument("--import", dest="trust", action="append", default=[], metavar="MODULE", help=IMPORT)
     parser.add_argument("--overwrite", action="store_true", help="replace what is at the output path")
     return parser
 

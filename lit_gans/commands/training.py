@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from lit_gans.commands.resuming import (
     newest_version,
     next_version,
 )
+from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
 from lit_gans.models.mechanics.rebuilding import check_trainer_state
@@ -76,7 +78,7 @@ def main(command: str, words: list[str]) -> None:
         lambda record: "Tip:" not in record.getMessage()
     )
     if command != "fit":
-        words = model_of_checkpoint(words) + words
+        words = model_of_checkpoint(words, values_of(words, "import")) + words
     run(command, words)
 
 
@@ -106,7 +108,7 @@ def run(
             parser_class=parser,
             subclass_mode_model=True,
             auto_configure_optimizers=False,
-            args=[command, *words],
+            args=[command, *with_shipped(words)],
         )
     except ValueError as error:  # raised by a class while jsonargparse built it, wrapped in pages of its own
         raise UserError(explain(str(error))) if "Does not validate" in str(error) else error from None
@@ -133,6 +135,7 @@ class CommandLine(LightningCLI):
             action="store_true",
             help="go on with the newest run of this model and data, in its folder; begin one if there is none",
         )
+        parser.add_argument("--import", action="append", default=[], help=IMPORT)
         parser.add_argument("--sample_every", type=int, default=500, help="steps between two sample grids")
         parser.add_argument("--monitor", type=str | None, default=None, help="metric that best.ckpt is judged by")
         parser.add_argument(
@@ -361,12 +364,12 @@ def requeue() -> None:
         rank_zero_info(f"scontrol requeue {job}{failed}")
 
 
-def model_of_checkpoint(words: list[str]) -> list[str]:
+def model_of_checkpoint(words: list[str], trust: Iterable[str]) -> list[str]:
     """Options that describe the model of ``--ckpt_path``, to stand before the user's own, which win."""
     for index, word in enumerate(words):
         path = word.partition("=")[2] if word.startswith("--ckpt_path=") else None
         path = words[index + 1] if word == "--ckpt_path" and index + 1 < len(words) else path
         if path:
-            described = description_of(path)
+            described = description_of(path, trust)
             return [] if described is None else ["--model", json.dumps(described)]
     return []

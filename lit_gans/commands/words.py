@@ -1,12 +1,44 @@
 """The words of a command line, read without importing anything: one spelling, and names of shipped configs."""
 
+import importlib
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_gans.commands.errors import UserError
 from lit_gans.commands.listing import CONFIGS
 
-__all__ = ("options", "shipped", "spelled", "values_of", "with_shipped")
+__all__ = ("IMPORT", "imported", "options", "shipped", "spelled", "values_of", "with_shipped")
+
+IMPORT = (
+    "a module of yours, in the current folder for example: its classes can be named, by checkpoints, too; "
+    "may be given several times"
+)
+"""Help of ``--import``."""
+
+
+def imported(words: list[str]) -> None:
+    """Import the modules of ``--import``; the current folder is searched last, whichever way the program was started.
+
+    Raises:
+        UserError: if one cannot be imported.
+    """
+    if not sys.path or not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+    for name in values_of(words, "import"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise UserError(f"--import {name}: it imports {error.name}, which is not there") from error
+            raise UserError(
+                f"--import {name}: there is no such module in {os.getcwd()} or among the installed ones; "
+                f"run the command where {name.partition('.')[0]}.py lies"
+            ) from error
+        except Exception as error:
+            raise UserError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 
 def spelled(words: list[str]) -> list[str]:
