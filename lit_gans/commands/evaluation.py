@@ -20,6 +20,7 @@ from lit_gans.commands.checkpoint import data_of, load_model, read_checkpoint
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
+from lit_gans.commands.processes import refuse_too_many
 from lit_gans.commands.words import IMPORT
 from lit_gans.data import ImageDataModule
 from lit_gans.data.files import ImageFiles, in_threads, to_mode
@@ -93,6 +94,7 @@ def parse(command: str, words: list[str]) -> Namespace:
         raise UserError("say which real images to compare with, for example --data.dataset cifar10 --data.root DIR")
     if config.devices < 1:
         raise UserError(f"--devices must be at least 1, got {config.devices}")
+    refuse_too_many("--devices", config.devices, config.accelerator)
     if config.checkpoint is not None:
         trained_on = data_of(read_checkpoint(config.checkpoint), config.data.keys())
         known = {f"data.{key}": value for key, value in trained_on.items()}

@@ -29,6 +29,7 @@ from lit_gans.callbacks.signals import StopOnSignal
 from lit_gans.commands.checkpoint import description_of, read_checkpoint
 from lit_gans.commands.errors import UserError, unknown
 from lit_gans.commands.parsing import Parser, explain
+from lit_gans.commands.processes import refuse_too_many
 from lit_gans.commands.resuming import (
     changes,
     claim_version,
@@ -167,6 +168,7 @@ class CommandLine(LightningCLI):
         for name in ("checkpoint_every", "sample_every"):
             if options[name] < 1:
                 raise UserError(f"--{name} must be at least 1, got {options[name]}")
+        refuse_too_many("--trainer.devices", options.trainer.devices, options.trainer.accelerator)
         strategies = ["auto", *StrategyRegistry.available_strategies()]
         if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
             raise UserError(unknown("strategy", options.trainer.strategy, strategies))
