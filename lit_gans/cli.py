@@ -1,12 +1,12 @@
 """The command line, ``python -m lit_gans``: what can be answered at once is, without importing torch."""
 
-import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
+from lit_gans.commands.errors import UserError, mendable, unknown
 from lit_gans.version import __version__
 
 __all__ = ("main",)
@@ -32,6 +32,9 @@ USAGE = "\n".join(
         *(f"  {name:<12}{line}" for name, (_, line) in COMMANDS.items()),
         "",
         "  --version   print the version",
+        "",
+        "A model of your own in my_gan.py: --model my_gan.MyGAN where that file lies; later --import my_gan",
+        "lets sample, evaluate, validate and test build it from its checkpoint.",
     ]
 )
 
@@ -58,27 +61,20 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(command: str, words: list[str]) -> None:
     """Import a command's module and run it; what the user can mend is told in one message."""
-    from lit_gans.commands.errors import UserError, mendable
+    from lit_gans.commands.precheck import check
+    from lit_gans.commands.words import imported, spelled
 
-    module = importlib.import_module(f"lit_gans.commands.{COMMANDS[command][0]}")
+    words = spelled(words)
     try:
+        check(command, words)
+        imported(words)
+        module = importlib.import_module(f"lit_gans.commands.{COMMANDS[command][0]}")
         module.main(command, words)
     except Exception as error:
         if os.environ.get("LIT_GANS_TRACEBACK") or not mendable(error):
             raise
         hint = "" if isinstance(error, UserError) else "\n(LIT_GANS_TRACEBACK=1 shows where)"
         fail(f"{command}: {error}{hint}")
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One sentence on a name that does not exist, with the nearest that do."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    if near := sorted(near, key=lambda other: sorted(other) != sorted(name)):  # letters that changed places first
-        hint = f"did you mean {' or '.join(near)}?"
-    else:
-        hint = f"one of {', '.join(known)}" if len(known) < 20 else "see --help"
-    return f"unknown {kind} {name!r}: {hint}"
 
 
 def fail(message: str) -> NoReturn:

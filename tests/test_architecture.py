@@ -154,6 +154,7 @@ def test_files_are_read_without_executing_and_what_they_name_is_imported_in_one_
         "__init__.py": "this table",
         "cli.py": "this table",
         "commands/parsing.py": "the user, in a config",
+        "commands/words.py": "the user, by --import",
         "metrics/extractors.py": "the user, on the command line",
         "plugins/trust.py": "a checkpoint, or those whom its reader trusts",
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lit_gans.commands.errors import UserError
+from lit_gans.commands.errors import UserError, no_checkpoint
 from lit_gans.models import GAN
 from lit_gans.models.mechanics.rebuilding import check_trainer_state, contents, described
 from lit_gans.plugins import CheckpointError, checkpoint_in, newest_whole
@@ -23,9 +23,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = newest_whole(path, "cpu")[1]
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(
-            f"no checkpoint at {path}; fit writes them to runs/<model>-<data>/version_<n>/checkpoints/"
-        ) from error
+        raise UserError(no_checkpoint(path)) from error
     except CheckpointError as error:
         raise UserError(str(error)) from error
     if not isinstance(checkpoint, dict) or "lit_gans" not in checkpoint or "state_dict" not in checkpoint:

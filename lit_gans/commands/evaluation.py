@@ -20,6 +20,8 @@ from lit_gans.commands.checkpoint import data_of, load_model, named_checkpoint, 
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
+from lit_gans.commands.processes import refuse_too_many
+from lit_gans.commands.words import IMPORT
 from lit_gans.data import ImageDataModule
 from lit_gans.data.files import ImageFiles, in_threads, to_mode
 from lit_gans.data.points import is_plane
@@ -74,8 +76,10 @@ def parse(command: str, words: list[str]) -> Namespace:
     parser.add_argument(
         "--extractor", type=str, default=None, help="inception, digits, mnist, torchvision:MODEL, ... (by the data)"
     )
-    parser.add_argument("--live", action="store_true", help="the live generator, not its average")
-    parser.add_argument("-n", "--fakes", type=int, default=None, help="number of generated images (the protocol's)")
+    parser.add_argument("--live", "--no_ema", action="store_true", help="the live generator, not its average")
+    parser.add_argument(
+        "-n", "--fakes", "--n", type=int, default=None, help="number of generated images (the protocol's)"
+    )
     parser.add_argument("--seed", type=int, default=None, help="of the latents (the protocol's)")
     parser.add_argument("--truncation", type=float, default=None, help="psi of the truncation trick (none)")
     parser.add_argument("--kid_subset_size", type=int, default=None, help="images in a subset (the protocol's)")
@@ -83,6 +87,7 @@ def parse(command: str, words: list[str]) -> Namespace:
     parser.add_argument("--devices", type=int, default=1, help="number of processes, each on its device (1)")
     parser.add_argument("--accelerator", type=str, default="auto", help="cpu, gpu, ... (auto)")
     parser.add_argument("-o", "--output", type=str, default=None, help="write the result, stamped, to this JSON file")
+    parser.add_argument("--import", action="append", default=[], help=IMPORT)
     parser.add_argument("--overwrite", action="store_true", help="replace what is at the output path")
     config = parser.parse_args(words)
     if (config.checkpoint is None) == (config.images is None):
@@ -91,6 +96,7 @@ def parse(command: str, words: list[str]) -> Namespace:
         raise UserError("say which real images to compare with, for example --data.dataset cifar10 --data.root DIR")
     if config.devices < 1:
         raise UserError(f"--devices must be at least 1, got {config.devices}")
+    refuse_too_many("--devices", config.devices, config.accelerator)
     if config.checkpoint is not None:
         path = str(named_checkpoint(config.checkpoint))
         trained_on = data_of(read_checkpoint(path), config.data.keys())
@@ -98,7 +104,9 @@ def parse(command: str, words: list[str]) -> Namespace:
         parser.set_defaults(known)
         config = parser.parse_args(words)
         config.checkpoint = path
-    if config.metrics is None:
+    if config.metrics is not None:
+        config.metrics = [name for word in config.metrics for name in word.split(",") if name]
+    else:
         config.metrics = ["modes"] if is_plane(config.data.dataset) else DEFAULT_METRICS
     return config
 
@@ -115,6 +123,7 @@ class Job:
 
     def __init__(self, config: Namespace, protocol: Protocol, extractor: str | None, source: dict[str, Any]) -> None:
         self.checkpoint: str | None = config.checkpoint
+        self.trust: list[str] = config["import"]
         self.images: str | None = config.images
         self.data: dict[str, Any] = config.data.as_dict()
         self.metrics: list[str] = config.metrics
@@ -158,7 +167,7 @@ def prepare(config: Namespace) -> Job:
                 "make more, or leave out --protocol to measure those there are"
             )
     else:
-        model = load_model(config.checkpoint)
+        model = load_model(config.checkpoint, config["import"])
         model_sampler(model, protocol, 0, None)
         check_shape(model, ImageDataModule(**config.data.as_dict()))
         source = {
@@ -220,7 +229,7 @@ def measure(fabric: Fabric, job: Job) -> Result:
             images, averaged = open_images(Path(job.images), channels_of(evaluation)), None
             result = evaluation.measure(lambda seed: images.block, reference, device, progress)
         else:
-            model = load_model(str(job.checkpoint)).to(device)
+            model = load_model(str(job.checkpoint), job.trust).to(device)
             averaged = measured_network(model, protocol.ema)[1]
             with standing_statistics(model, protocol):
                 result = evaluation.measure(sampler_of(model, protocol), reference, device, progress)

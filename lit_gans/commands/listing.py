@@ -9,6 +9,7 @@ __all__ = ("CONFIGS", "FAMILIES", "config_lines", "data_lines", "main", "model_l
 
 _PACKAGE = Path(__file__).parents[1]
 CONFIGS = _PACKAGE / "_configs" if (_PACKAGE / "_configs").is_dir() else _PACKAGE.parent / "configs"
+CONFIG_TITLE = "Configs, which fit --config takes by name from anywhere, with or without configs/ and .yaml"
 FAMILIES = {
     "divergences": ("GAN", "MinimaxGAN", "LSGAN", "HingeGAN", "RaGAN"),
     "Wasserstein": ("WGAN", "WGANGP", "WGANLP"),
@@ -25,7 +26,7 @@ def main(command: str, words: list[str]) -> None:
     argparse.ArgumentParser(prog=f"python -m lit_gans {command}", description=__doc__).parse_args(words)
     papers = model_lines()
     sections = {f"Models, {family}": {name: papers[name] for name in names} for family, names in FAMILIES.items()}
-    for title, lines in (sections | {"Data sets": data_lines(), "Configs": config_lines()}).items():
+    for title, lines in (sections | {"Data sets": data_lines(), CONFIG_TITLE: config_lines()}).items():
         print(f"{title}:")
         width = max((len(name) for name in lines), default=0)
         print("\n".join(f"  {name:<{width}}  {text}".rstrip() for name, text in lines.items()), end="\n\n")

@@ -15,8 +15,8 @@ import lit_gans.callbacks
 import lit_gans.models
 import lit_gans.networks
 import lit_gans.regularizers
-from lit_gans.cli import fail, unknown
-from lit_gans.commands.errors import UserError
+from lit_gans.cli import fail
+from lit_gans.commands.errors import UserError, unknown
 from lit_gans.regularizers import Regularizer
 
 __all__ = ("Parser", "explain")

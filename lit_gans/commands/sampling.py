@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
+from lit_gans.commands.words import IMPORT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ def main(command: str, words: list[str]) -> None:
     if kind not in (".png", ".npz", "directory"):
         raise UserError(f"-o {arguments.output}: end it with .png (one grid), .npz (arrays) or / (single images)")
     if arguments.n < 1 or arguments.batch_size < 1:
-        raise UserError(f"-n and --batch-size must be at least 1, got {arguments.n} and {arguments.batch_size}")
+        raise UserError(f"-n and --batch_size must be at least 1, got {arguments.n} and {arguments.batch_size}")
     if arguments.standing < 0:
         raise UserError(f"--standing must not be negative, got {arguments.standing}")
     if not 0 <= arguments.seed < 2**62:
@@ -37,7 +38,7 @@ def main(command: str, words: list[str]) -> None:
 
     from lit_gans.commands.checkpoint import load_model, named_checkpoint
 
-    model = load_model(named_checkpoint(arguments.checkpoint))
+    model = load_model(named_checkpoint(arguments.checkpoint), arguments.trust)
     try:
         model = model.to(arguments.device)
     except (RuntimeError, AssertionError) as error:
@@ -73,7 +74,7 @@ def parser(command: str) -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog=f"python -m lit_gans {command}", description=__doc__)
     parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint, or the folder of a run: its best or last one")
-    parser.add_argument("-n", type=int, default=64, help="number of images (64)")
+    parser.add_argument("-n", "--n", type=int, default=64, help="number of images (64)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
     parser.add_argument("-o", "--output", default="samples.png", help="x.png, x.npz or a directory/ (samples.png)")
     parser.add_argument("--class", dest="label", type=int, metavar="K", help="all of class K, for conditional models")
@@ -97,9 +98,12 @@ def parser(command: str) -> argparse.ArgumentParser:
         metavar="N",
         help="estimate batch norm's statistics anew from N batches of 64, which truncation wants (0: as trained)",
     )
-    parser.add_argument("--batch-size", type=int, default=256, help="images made at a time (256)")
-    parser.add_argument("--no-ema", dest="ema", action="store_false", help="the live generator, not its average")
+    parser.add_argument("--batch_size", type=int, default=256, help="images made at a time (256)")
+    parser.add_argument(
+        "--no_ema", "--live", dest="ema", action="store_false", help="the live generator, not its average"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (cpu)")
+    parser.add_argument("--import", dest="trust", action="append", default=[], metavar="MODULE", help=IMPORT)
     parser.add_argument("--overwrite", action="store_true", help="replace what is at the output path")
     return parser
 
@@ -152,7 +156,7 @@ def image_batches(model: "GAN", labels: object, arguments: argparse.Namespace) -
             raise UserError(
                 f"{arguments.checkpoint}: its generator makes NaN or infinite values: its training has diverged; "
                 "take an earlier checkpoint"
-                + (", or the live generator, --no-ema" if arguments.ema and averaged else "")
+                + (", or the live generator, --no_ema" if arguments.ema and averaged else "")
             )
         if images.shape[1:] == (2,):
             yield images.float().cpu().numpy()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import warnings
+from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +27,11 @@ from lit_gans.callbacks.logs import LogPosition, logs
 from lit_gans.callbacks.progress import GameProgressBar
 from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.callbacks.signals import StopOnSignal
-from lit_gans.cli import unknown
 from lit_gans.commands.checkpoint import data_of, description_of, named_checkpoint, read_checkpoint
-from lit_gans.commands.errors import UserError
+from lit_gans.commands.errors import UserError, unknown
 from lit_gans.commands.linking import link
 from lit_gans.commands.parsing import Parser, explain
+from lit_gans.commands.processes import refuse_too_many
 from lit_gans.commands.resuming import (
     changes,
     claim_version,
@@ -42,6 +43,7 @@ from lit_gans.commands.resuming import (
     newest_version,
     next_version,
 )
+from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
 from lit_gans.models.mechanics.rebuilding import check_trainer_state
@@ -78,7 +80,7 @@ def main(command: str, words: list[str]) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
-    run(command, of_checkpoint(command, resume_folder(words)))
+    run(command, of_checkpoint(command, resume_folder(words), values_of(words, "import")))
 
 
 def run(
@@ -107,7 +109,7 @@ def run(
             parser_class=parser,
             subclass_mode_model=True,
             auto_configure_optimizers=False,
-            args=[command, *words],
+            args=[command, *with_shipped(words)],
         )
     except ValueError as error:  # raised by a class while jsonargparse built it, wrapped in pages of its own
         raise UserError(explain(str(error))) if "Does not validate" in str(error) else error from None
@@ -134,6 +136,7 @@ class CommandLine(LightningCLI):
             action="store_true",
             help="go on with the newest run of this model and data, in its folder; begin one if there is none",
         )
+        parser.add_argument("--import", action="append", default=[], help=IMPORT)
         parser.add_argument("--sample_every", type=int, default=500, help="steps between two sample grids")
         parser.add_argument("--monitor", type=str | None, default=None, help="metric that best.ckpt is judged by")
         parser.add_argument(
@@ -167,6 +170,7 @@ class CommandLine(LightningCLI):
         for name in ("checkpoint_every", "sample_every"):
             if options[name] < 1:
                 raise UserError(f"--{name} must be at least 1, got {options[name]}")
+        refuse_too_many("--trainer.devices", options.trainer.devices, options.trainer.accelerator)
         strategies = ["auto", *StrategyRegistry.available_strategies()]
         if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
             raise UserError(unknown("strategy", options.trainer.strategy, strategies))
@@ -375,7 +379,7 @@ def resume_folder(words: list[str]) -> list[str]:
     return words
 
 
-def of_checkpoint(command: str, words: list[str]) -> list[str]:
+def of_checkpoint(command: str, words: list[str], trust: Iterable[str]) -> list[str]:
     """The words after those that describe the model and, without a config, the data of ``--ckpt_path``.
 
     The user's own win. ``fit`` with a config or a model takes nothing from the checkpoint but its state, and goes on in
@@ -392,7 +396,7 @@ def of_checkpoint(command: str, words: list[str]) -> list[str]:
     found = named_checkpoint(path)
     if command != "fit":
         words = [*words[:at], f"--ckpt_path={found}", *words[at + (1 if inline else 2) :]]
-    described, told = description_of(found), []
+    described, told = description_of(found, trust), []
     if described is not None:
         told += ["--model", json.dumps(described)]
     if not any(flag == "--config" or flag.startswith("--data") for flag in flags):

@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lit_gans.cli import unknown
-from lit_gans.commands.errors import UserError
+from lit_gans.commands.errors import UserError, unknown
 from lit_gans.commands.files import refuse_existing, staged
 
 if TYPE_CHECKING:

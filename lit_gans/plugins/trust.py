@@ -195,7 +195,8 @@ def _refused(name: Any) -> UntrustedError:
     return UntrustedError(
         f"it names {told}, and a checkpoint may name no more than networks and add-ons of lit_gans, modules of "
         "torch.nn, and optimizers and schedulers of torch.optim; for a class of your own, and a file that you trust: "
-        f"trust=['{module}'] in Python, --import {module} on the command line"
+        f"trust=['{module}'] in Python, --import {module} on the command line, "
+        f"where {module.partition('.')[0]}.py lies"
     )
 
 
