@@ -43,6 +43,7 @@ from lit_gans.commands.resuming import (
     newest_version,
     next_version,
 )
+from lit_gans.commands.verdict import verdict
 from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
@@ -304,6 +305,8 @@ class CommandLine(LightningCLI):
                 keep(self.run_folder)
             if self.trainer.global_step:
                 rank_zero_info(f"run folder: {self.run_folder}")
+        if self.trainer.is_global_zero and self.trainer.global_step and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_info(verdict(self.trainer, self.model, self.run_folder))
 
     def tell_start(self) -> None:
         """What trains, on what, and which of the options that change speed and precision are on."""
