@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torchvision.datasets
 from lightning import LightningDataModule
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from lit_gans.data.files import Header, ImageFiles, common_channels, complaints, some
@@ -425,6 +424,8 @@ def _lacking(folder: Path | None, partition: Path | None) -> str:
 
 def _digits(train: bool) -> tuple[Tensor, Tensor]:
     """The digits (N, 1, 8, 8) and their labels: every fifth of each class is held out."""
+    from sklearn.datasets import load_digits  # with scipy, which no other data set needs
+
     data = load_digits()
     by_class = np.argsort(data.target, kind="stable")
     held_out = np.arange(len(by_class)) % 5 == 4

@@ -69,6 +69,27 @@ def test_terms_of_the_loss_have_the_weight_of_the_step(tmp_path):
     assert same(ends[0], ends[2])
 
 
+def test_what_is_measured_between_is_kept_for_the_rows_after_resuming(tmp_path):
+    """ADA moves at every third step here, and each row of the log has its p, also the first ones after a checkpoint."""
+
+    class Rows(Callback):
+        def __init__(self):
+            self.rows = {}
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.rows[trainer.global_step] = trainer.callback_metrics.get("train/augment_p")
+
+    rows = []
+    for ckpt in (None, tmp_path / "step=6.ckpt"):
+        model = build("GAN", seed=0, augment=ADA(geometry=False, every=5, kimg=0.1, target=-1.0))
+        note, saver = Rows(), ModelCheckpoint(tmp_path, every_n_train_steps=6, save_top_k=-1, filename="{step}")
+        run = trainer(tmp_path, max_steps=9, callbacks=[note, saver], enable_checkpointing=True, log_every_n_steps=1)
+        run.fit(model, loader(), ckpt_path=ckpt, weights_only=None if ckpt is None else True)
+        rows.append(note.rows)
+    assert [rows[0][step] for step in (7, 8, 9)] == [rows[1][step] for step in (7, 8, 9)]
+    assert rows[1][7].item() == pytest.approx(0.4)
+
+
 def test_the_strength_of_ada_is_logged_and_no_longer_adapts(tmp_path):
     model = recipe()
     run = trainer(tmp_path, max_steps=4, log_every_n_steps=1)

@@ -36,6 +36,7 @@ class CheckpointModule(SamplingModule):
     """A model whose checkpoints say which class wrote them and with which arguments."""
 
     images_seen: int
+    measured: dict[str, Tensor]
     _optimizers_saved: list[str] | None = None
     _buffers_of_rank: Tensor | None = None
     _left_out: Sequence[str] = ()  # arguments that have no form as plain values
@@ -53,6 +54,7 @@ class CheckpointModule(SamplingModule):
             "class_path": path_of(type(self)),
             "images_seen": self.images_seen,
             "seed_offset": self.seed_offset,
+            "measured": {name: value.detach().cpu().clone() for name, value in self.measured.items()},
             "world_size": world,
             "left_out": list(self._left_out),
             "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
@@ -76,6 +78,8 @@ class CheckpointModule(SamplingModule):
         if wrote not in [path_of(cls) for cls in type(self).__mro__]:
             raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(self))}")
         self.images_seen, self.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
+        kept = ours.get("measured", {})  # else the first rows after resuming would lack them
+        self.measured = {name: value.to(self.device) for name, value in kept.items() if isinstance(value, Tensor)}
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resume(checkpoint, ours)
 

@@ -45,6 +45,7 @@ _KINDS: dict[str, type] = {
     "format": int,
     "images_seen": int,
     "seed_offset": int,
+    "measured": dict,
     "world_size": int,
     "left_out": list,
     "optimizers": list,
