@@ -155,6 +155,7 @@ def test_files_are_read_without_executing_and_what_they_name_is_imported_in_one_
         "cli.py": "this table",
         "commands/parsing.py": "the user, in a config",
         "commands/words.py": "the user, by --import",
+        "data/own.py": "the user, as a data set",
         "metrics/extractors.py": "the user, on the command line",
         "plugins/trust.py": "a checkpoint, or those whom its reader trusts",
     }

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import warnings
@@ -182,7 +183,8 @@ class CommandLine(LightningCLI):
             every = options.trainer.val_check_interval
             options.trainer.val_check_interval = None if every == TRAINER_DEFAULTS["val_check_interval"] else every
         root = Path(options.trainer.default_root_dir)
-        name = f"{options.model.class_path.rpartition('.')[2]}-{options.data.dataset}".lower()
+        data = re.sub(r"[^\w.]+", ".", options.data.dataset)  # of one's own: module:function
+        name = f"{options.model.class_path.rpartition('.')[2]}-{data}".lower()
         self.run_folder = self.choose_folder(root / name) if self.subcommand == "fit" else next_version(root / name)
         logger = options.trainer.logger
         for entry in logger if isinstance(logger, list) else [logger]:

@@ -1,6 +1,7 @@
 """One Lightning data module for all image data sets."""
 
 import difflib
+import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lit_gans.data.files import Header, ImageFiles, common_channels, complaints, some
 from lit_gans.data.loader import ResumableLoader
+from lit_gans.data.own import is_own, own_images
 from lit_gans.data.points import ArrayPoints, Mixture, draw_points, is_plane, mixture
 from lit_gans.data.sources import (
     ArrayImages,
@@ -96,7 +98,8 @@ class ImageDataModule(LightningDataModule):
     Args:
         dataset: ``digits`` (embedded, needs no files), ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``,
             ``celeba``, ``folder`` (your own images: a folder or a .zip; sub-folders are classes), ``fake`` (noise),
-            ``ring``, ``grid``, ``spiral`` (points), or ``stacked_mnist`` (three digits in one image).
+            ``ring``, ``grid``, ``spiral`` (points), ``stacked_mnist`` (three digits in one image), or
+            ``module:function``, a function of your own that gives images and labels (``data.own.own_images``).
         root: Where the data is or is downloaded to; for ``folder``, the folder or .zip itself.
         image_size: Height and width; the shorter side is resized (antialiased), then the centre is cropped. None: the
             data set's own (digits 8, mnist 28, cifar 32, celeba 64, fake 32, folder the one that all files have).
@@ -128,7 +131,7 @@ class ImageDataModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: DataSet = "digits",
+        dataset: DataSet | str = "digits",
         root: str | Path = "data",
         image_size: int | None = None,
         channels: Literal[1, 3] | None = None,
@@ -164,10 +167,11 @@ class ImageDataModule(LightningDataModule):
         self._check_arguments()
 
     def _check_arguments(self) -> None:
-        if self.dataset not in get_args(DataSet):
+        if self.dataset not in get_args(DataSet) and not is_own(self.dataset):
             near = difflib.get_close_matches(str(self.dataset).lower(), get_args(DataSet), 1, cutoff=0)[0]
             raise ValueError(
                 f"there is no dataset {self.dataset!r}: did you mean {near!r}? There are {', '.join(get_args(DataSet))}"
+                ", and functions of your own, module:function"
             )
         if self._channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self._channels}")
@@ -227,7 +231,19 @@ class ImageDataModule(LightningDataModule):
             raise AttributeError(
                 f"{self.dataset} holds points, which have neither channels nor image_size: ask for shape"
             )
+        if is_own(self.dataset):
+            images, labels = self._own
+            size = images.shape[2] if images.shape[2] == images.shape[3] else min(images.shape[2:])
+            return _Facts(images.shape[1], size, None if labels is None else int(labels.max()) + 1)
         return _FACTS[self.dataset]
+
+    @cached_property
+    def _own(self) -> tuple[Tensor, Tensor | None]:
+        """What a function of the user's own gives to learn from."""
+        given = own_images(self.dataset, train=True)
+        if given is None:
+            raise ValueError(f"{self.dataset} gives no images to learn from")
+        return given
 
     @property
     def class_names(self) -> list[str]:
@@ -311,6 +327,13 @@ class ImageDataModule(LightningDataModule):
                 return StackedImages(digits, torch.from_numpy(triples)[: self.limit])
             case "digits":
                 array, labels = _digits(train)
+            case own if is_own(own):
+                given = self._own if train else own_images(own, train=False)
+                if given is None:
+                    return None
+                array, classes = given[0][: self.limit], None if given[1] is None else given[1][: self.limit]
+                size = size or (None if array.shape[2] == array.shape[3] else self.image_size)
+                return ArrayImages(array, classes, channels, size)
             case _:
                 array, labels = self._torchvision(train)
         return ArrayImages(array[: self.limit], labels[: self.limit], channels, size)
@@ -322,6 +345,8 @@ class ImageDataModule(LightningDataModule):
             identity |= {"image_size": self.image_size, "channels": self.channels}
         if self.dataset == "folder":
             identity["files"] = self._files.digest
+        if is_own(self.dataset):
+            identity["files"] = hashlib.sha256(self._own[0].numpy().tobytes()).hexdigest()
         if self.dataset == "fake":
             identity["fake_length"] = self.fake_length
         return identity
