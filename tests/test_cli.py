@@ -363,7 +363,10 @@ def test_arguments_of_one_name_do_not_clash_with_a_logger():
         (["--data.batch_size", "65"], r"batch_size 65 is larger than the data set of 64 images"),
         (["--model.n_critic", "0"], r"n_critic must be at least 1, got 0"),
         (["--model.generator.norm", "bach"], r"bach.*did you mean batch|batch"),
-        (["--data.image_size", "16"], r"generator makes \(1, 8, 8\), the data are \(1, 16, 16\)"),
+        (
+            ["--data.image_size", "16"],
+            "image_size is given several times: data 16, the generator 8.*add --model",
+        ),
         (["--trainer.gradient_clip_val", "1"], r"gradient_clip_val=1.* g_clip=1"),
         (["--config", "missing.yaml"], r"no such file: .*missing.yaml"),
         (["--ckpt_path", "missing.ckpt"], r"no checkpoint at missing.ckpt"),

@@ -125,7 +125,7 @@ class TestCheckpoint:
             (["--data.image_size", "16"], r"makes images (1, 8, 8), but those of digits are (1, 16, 16)"),
             (["--data.dataset", "mnist"], r"makes images (1, 8, 8), but those of mnist are (1, 28, 28)"),
             (["--devices", "0"], "--devices must be at least 1"),
-            (["--images", "x.zip"], "say what to evaluate: a checkpoint, or --images"),
+            (["--images", "x.zip"], "there is nothing at x.zip"),
             (["--sed", "3"], "unknown option 'sed': did you mean seed"),
         ],
     )
@@ -281,4 +281,4 @@ class TestCompare:
         assert "b.json is no result of evaluate" in refused(capsys, "compare", "a.json", "b.json")
         Path("b.json").write_text("not json")
         assert "b.json cannot be read as JSON" in refused(capsys, "compare", "a.json", "b.json")
-        assert "c.json cannot be read" in refused(capsys, "compare", "a.json", "c.json")
+        assert "no such file: c.json" in refused(capsys, "compare", "a.json", "c.json")

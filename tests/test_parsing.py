@@ -4,7 +4,7 @@ import pytest
 
 from lit_gans.cli import main
 from lit_gans.commands import training
-from lit_gans.commands.parsing import Parser
+from lit_gans.commands.parsing import Parser, explain
 
 
 @pytest.mark.parametrize("word", ["norm", "num_classes", "head", "init_args.norm"])
@@ -24,3 +24,14 @@ def test_none_is_null_nowhere_but_as_a_whole_value():
     parser = Parser()
     parser.add_argument("--name", type=str)
     assert parser.parse_args(["--name=x=None"]).name == "x=None"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("nowhere_at_all.Net", "nowhere_at_all.Net cannot be imported: ModuleNotFoundError"),
+        ("lit_gans.networks.MLPGenerater", "did you mean MLPGenerator"),
+    ],
+)
+def test_a_wrong_class_path_tells_the_import_error_or_the_nearest_names(path, told):
+    assert told in explain(f"Problem with given class_path '{path}':\n  - not a subclass")

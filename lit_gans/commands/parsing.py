@@ -1,5 +1,6 @@
 """A parser whose errors are one short message with the nearest right name, in place of pages of usage."""
 
+import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,6 +71,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     options = list(options)
     where = ".".join(re.findall(r"[Pp]arser key \"([^\"]+)\"", message)) or "options"
     class_path = re.findall(r"given class_path '([^']+)'", message)
+    if class_path and (reason := not_importable(class_path[-1])):
+        return f"{where}: {reason}"
     if found := re.search(r"unrecognized arguments: --(\S+)", message):
         return unknown("option", found[1].split("=")[0], options)
     if found := re.search(r"(?:[Kk]ey|does not accept option) '([^']+)'(?: is not expected)?", message):
@@ -97,6 +100,20 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         kinds = " or ".join("null" if kind == "NoneType" else kind for kind in expected) or "another value"
         return f"{where}: {value[1].strip()!r} is not valid, expected {kinds}"
     return " ".join(message.split())[:400]
+
+
+def not_importable(class_path: str) -> str | None:
+    """Why a class cannot be imported, with the nearest names that its module has; None if it can be."""
+    room, _, name = class_path.rpartition(".")
+    if not room:
+        return None
+    try:
+        module = importlib.import_module(room)
+    except Exception as error:  # a module of the user's may raise anything
+        return f"{class_path} cannot be imported: {type(error).__name__}: {error}"
+    if hasattr(module, name):
+        return None
+    return unknown(f"class of {room}", name, [other for other, kind in vars(module).items() if isinstance(kind, type)])
 
 
 def arguments_of(class_path: str) -> list[str]:

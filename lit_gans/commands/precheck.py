@@ -76,6 +76,8 @@ def check_options(command: str, words: list[str], known: Mapping[str, str]) -> N
         if outer not in names:
             if command not in _TRAINING and any(other.startswith(name) for other in names):
                 continue  # argparse takes abbreviations
+            if command == "tune" and inner:
+                continue  # a weight of a penalty by its name, which the search knows better
             raise UserError(unknown("option", name, all_options(command, names)))
         first = inner.partition(".")[0]
         inside = {"trainer": trainer_arguments, "data": data_arguments}.get(outer, set)() if inner else set()

@@ -10,7 +10,7 @@ from lit_gans.models.ebgan import EBGAN
 from lit_gans.models.gan import GAN
 from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.models.infogan import InfoGAN
-from lit_gans.models.loading import load
+from lit_gans.models.loading import load as load
 from lit_gans.models.lsgan import LSGAN
 from lit_gans.models.mechanics.clipping import AdaptiveClip, NormClip, ValueClip
 from lit_gans.models.mechanics.schedules import Schedule
@@ -59,5 +59,4 @@ __all__ = (
     "StyleGAN2",
     "UnrolledGAN",
     "ValueClip",
-    "load",
 )

@@ -299,7 +299,8 @@ class TestRefusedBeforeTraining:
             self.fit(tmp_path, metrics(["classes"], extractor=flat))
 
     def test_too_few_real_images(self, tmp_path):
-        with pytest.warns(UserWarning, match="subsets of 80 images, in place of 90: there are no more real ones"):
+        told = pytest.warns(UserWarning, match="subsets of 80 images, in place of 90: there are no more real ones")
+        with told, pytest.raises(pytest.fail.Exception, match="training began"):
             self.fit(tmp_path, metrics(["kid"], protocol=SMALL.changed(fakes=500, kid_subset_size=90)))
 
     @pytest.mark.parametrize("monitor", ["val/fid", "val/fd_digits"])

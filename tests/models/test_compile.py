@@ -327,7 +327,7 @@ def test_a_compiler_that_fails_stops_no_training(backend, told, monkeypatch, tmp
 
 
 def test_too_many_graphs_stop_no_training(told):
-    compiled = compilation.Compiled(lambda x, times: x * len(times), "the product")
+    compiled = compilation.Compiled(lambda x, times: x * len(times), "the product", nullcontext)
     with torch._dynamo.config.patch(recompile_limit=2):
         assert [float(compiled(torch.ones(()), "-" * n)) for n in (2, 3, 4, 5)] == [2, 3, 4, 5]
     assert counters["stats"]["unique_graphs"] == 2
@@ -338,7 +338,7 @@ def test_too_many_graphs_stop_no_training(told):
 def test_graphs_of_many_models_do_not_add_up(told):
     with torch._dynamo.config.patch(recompile_limit=1):
         for _ in range(3):
-            compiled = compilation.Compiled(lambda x: x.sin(), "the sine")
+            compiled = compilation.Compiled(lambda x: x.sin(), "the sine", nullcontext)
             assert float(compiled(torch.zeros(()))) == 0
     assert counters["stats"]["unique_graphs"] == 3
     assert not told
