@@ -207,7 +207,7 @@ def test_parts_that_are_not_wanted_are_left_out():
 def test_a_callback_of_ones_own_takes_the_place_of_ours():
     folder = fit("--trainer.callbacks+=SampleGrid", "--trainer.callbacks.n=4", "--trainer.callbacks.dirpath=mine")
     assert [path.name for path in Path("mine").iterdir()] == ["step-00000004.png"]
-    assert Image.open("mine/step-00000004.png").size == (2 * 10 + 2, 2 * 10 + 2)
+    assert Image.open("mine/step-00000004.png").size == (2 * 66 + 2, 2 * 66 + 2)  # magnified
     assert not (folder / "samples").exists()
 
 
