@@ -159,3 +159,8 @@ def test_a_text_read_as_a_checkpoint_comes_without_advice_of_torch():
     Path("README.md").write_text("# A text\n" * 50)
     with pytest.raises(CheckpointError, match=r"README.md is truncated or is not a checkpoint at all$"):
         read(Path("README.md"))
+
+
+@pytest.mark.parametrize("words", [["--trainer.logger", "csv"], ["--trainer.logger=csv"]])
+def test_loggers_have_short_names(words):
+    assert with_shipped([*words, "--x"]) == ["--config", str(CONFIGS / "logger" / "csv.yaml"), "--x"]
