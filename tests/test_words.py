@@ -13,8 +13,10 @@ from refusals import refused
 from lit_gans.cli import main
 from lit_gans.commands.listing import CONFIGS
 from lit_gans.commands.words import shipped, spelled, with_shipped
+from lit_gans.plugins import CheckpointError, read
 
 ROOT = Path(__file__).parents[1]
+GOOD = ROOT / "tests/data/format_1.ckpt"
 STEPS = ["--trainer.max_steps", "1", "--trainer.enable_progress_bar", "false", "--trainer.limit_val_batches", "0"]
 MINE = """
 from lit_gans.models import GAN
@@ -128,3 +130,37 @@ def test_the_console_script_finds_what_lies_in_the_current_folder():
 def test_dashes_and_underscores_are_one():
     words = ["--data.batch-size=3-4", "--no-ema", "-n", "-3", "--model.g-lr", "a-b", "--x y-z"]
     assert spelled(words) == ["--data.batch_size=3-4", "--no_ema", "-n", "-3", "--model.g_lr", "a-b", "--x y-z"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--trainer.max_epochs", "0"], "--trainer.max_epochs 0 would train nothing"),
+        (["--model.g_lr=-1.0"], "g_lr must not be negative, got -1.0"),
+        (["--trainer.default_root_dir", "taken/runs"], "--trainer.default_root_dir"),
+    ],
+)
+def test_what_cannot_train_names_its_option(words, told, capsys):
+    Path("taken").touch()
+    assert told in refused(capsys, "fit", "--config", "quickstart", "--trainer.accelerator", "cpu", *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_names_the_option(capsys):
+    assert "--trainer.accelerator" in refused(capsys, "fit", "--config", "quickstart", "--trainer.accelerator", "gpu")
+
+
+def test_a_file_is_not_written_to_a_folder_that_is_not_there(capsys):
+    assert "no folder nodir" in refused(capsys, "sample", GOOD, "-o", "nodir/x.png")
+    assert not Path("nodir").exists()
+
+
+def test_a_text_read_as_a_checkpoint_comes_without_advice_of_torch():
+    Path("README.md").write_text("# A text\n" * 50)
+    with pytest.raises(CheckpointError, match=r"README.md is truncated or is not a checkpoint at all$"):
+        read(Path("README.md"))
+
+
+@pytest.mark.parametrize("words", [["--trainer.logger", "csv"], ["--trainer.logger=csv"]])
+def test_loggers_have_short_names(words):
+    assert with_shipped([*words, "--x"]) == ["--config", str(CONFIGS / "logger" / "csv.yaml"), "--x"]

@@ -12,8 +12,13 @@ from lit_gans.commands.errors import UserError
 __all__ = ("refuse_existing", "staged")
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise unless the path is free, an empty directory, or may be overwritten.
+def refuse_existing(path: Path, overwrite: bool, parents: bool = False) -> None:
+    """Raise unless the path is free, an empty directory, or may be overwritten; a file needs a folder that is there.
+
+    Args:
+        path: Of what is to be written.
+        overwrite: Whether it may take the place of what is there.
+        parents: Whether folders above it are made, too.
 
     Raises:
         UserError: naming the path and the flag.
@@ -21,6 +26,8 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
         raise UserError(f"{path} exists: choose another path, or add --overwrite")
+    if not parents and not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} to: make it, or choose another path")
 
 
 @contextmanager

@@ -58,7 +58,14 @@ def claim_version(folder: Path) -> Path:
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return path
         with suppress(FileExistsError):
-            path.mkdir(parents=True)
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                raise
+            except OSError as error:
+                raise UserError(
+                    f"{path} cannot be made ({error.strerror}): choose another place with --trainer.default_root_dir"
+                ) from error
             _claimed.add(path.resolve())
             return path
 

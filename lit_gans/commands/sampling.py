@@ -32,7 +32,7 @@ def main(command: str, words: list[str]) -> None:
         raise UserError(f"--standing must not be negative, got {arguments.standing}")
     if not 0 <= arguments.seed < 2**62:
         raise UserError(f"--seed must be in 0..2^62 - 1, got {arguments.seed}")
-    refuse_existing(output, arguments.overwrite)
+    refuse_existing(output, arguments.overwrite, parents=kind == "directory")
 
     import numpy as np
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import Namespace
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -72,6 +73,7 @@ NOISE = (  # warnings about what is meant so
     ".*is smaller than the logging interval.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*dirpath has changed from.*",
+    ".*Total length of `?[A-Za-z]*`? across ranks is zero.*",
 )
 
 
@@ -115,6 +117,12 @@ def run(
         )
     except ValueError as error:  # raised by a class while jsonargparse built it, wrapped in pages of its own
         raise UserError(explain(str(error))) if "Does not validate" in str(error) else error from None
+    except MisconfigurationException as error:
+        if "No supported gpu backend" not in str(error):
+            raise
+        raise UserError(
+            "--trainer.accelerator asks for a GPU, and torch finds none: give cpu, or leave it out"
+        ) from error
     finally:
         discard_unused()
 
@@ -176,6 +184,8 @@ class CommandLine(LightningCLI):
         strategies = ["auto", *StrategyRegistry.available_strategies()]
         if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
             raise UserError(unknown("strategy", options.trainer.strategy, strategies))
+        if self.subcommand == "fit" and options.trainer.max_epochs == 0:
+            raise UserError("--trainer.max_epochs 0 would train nothing: give 1 or more, or -1 and --trainer.max_steps")
         limits = options.trainer.max_steps, options.trainer.max_epochs, options.trainer.max_time
         if limits == (-1, None, None):
             options.trainer.max_steps = DEFAULT_STEPS

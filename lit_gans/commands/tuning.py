@@ -50,7 +50,7 @@ def main(command: str, words: list[str]) -> None:
     journal = Journal(folder, {**bounds, "ranges": space, "config": config})
     output = Path(options.output)
     if not (output.is_file() and output.read_text(encoding="utf-8") == journal.overlay):
-        refuse_existing(output, options.overwrite)
+        refuse_existing(output, options.overwrite, parents=True)
 
     print(announcement(plan, space, config, seed, options.sampler, journal), flush=True)
     journal.write()

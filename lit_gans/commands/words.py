@@ -82,7 +82,16 @@ def shipped(name: str) -> Path | None:
 
 
 def with_shipped(words: list[str]) -> list[str]:
-    """Words with the paths of shipped configs in the place of their names; a local file of that name wins."""
+    """Words with the paths of shipped configs in the place of their names; a local file of that name wins.
+
+    ``--trainer.logger wandb`` is short for ``--config logger/wandb``, and so with ``csv`` and ``tensorboard``.
+    """
+    words = list(words)
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        value = value if equals else next(iter(words[index + 1 : index + 2]), "")
+        if name == "--trainer.logger" and value in ("csv", "tensorboard", "wandb"):
+            words[index : index + (1 if equals else 2)] = ["--config", f"logger/{value}"]
     changed = list(words)
     for index, word in enumerate(words):
         after = index > 0 and words[index - 1] == "--config"

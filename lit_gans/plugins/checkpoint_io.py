@@ -244,6 +244,8 @@ def read(path: Path, map_location: Any = None) -> dict[str, Any]:
                 f"{path} is refused: it holds objects other than tensors and plain values, and loading it would call "
                 f"{called}. If you trust its origin, save its tensors anew with torch.save and load those"
             ) from error
+        if not zipped and "weights_only" in str(error):  # torch's advice on how to read it nevertheless
+            raise CheckpointError(f"{path} is truncated or is not a checkpoint at all") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} is truncated or is not a checkpoint at all: {reason[:160]}") from error
     return loaded

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lit_gans.functional import update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
-from lit_gans.models.mechanics.arguments import at_least
+from lit_gans.models.mechanics.arguments import at_least, not_negative
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
 from lit_gans.models.mechanics.checks import (
     check_batch,
@@ -135,6 +135,7 @@ class TwoPlayerModule(CheckpointModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         at_least(1, latent_dim=latent_dim, n_critic=n_critic, accumulate=accumulate, g_batch=g_batch)
+        not_negative(g_lr=g_lr, d_lr=d_lr)
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for a model without labels, got {num_classes}")
         if ema_decay is not None and not 0 <= ema_decay < 1:
