@@ -27,7 +27,7 @@ __all__ = (
 )
 
 _locks: dict[Path, int] = {}  # held until the process ends
-_claimed: set[Path] = set()  # folders that were made for runs of this process
+_claimed: dict[Path, list[Path]] = {}  # folders made for runs of this process, and those above that were made for them
 
 
 _BEFORE_TRAINING = ("events.out.tfevents.*", "health.jsonl", "hparams.yaml", "metrics.csv")
@@ -55,6 +55,7 @@ def claim_version(folder: Path) -> Path:
     """The folder of the next version, made here and now, so that no other run takes it; by the first rank alone."""
     while True:
         path = next_version(folder)
+        above = [parent.resolve() for parent in (folder, *folder.parents) if not parent.exists()]
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return path
         with suppress(FileExistsError):
@@ -66,13 +67,13 @@ def claim_version(folder: Path) -> Path:
                 raise UserError(
                     f"{path} cannot be made ({error.strerror}): choose another place with --trainer.default_root_dir"
                 ) from error
-            _claimed.add(path.resolve())
+            _claimed[path.resolve()] = above
             return path
 
 
 def keep(folder: Path) -> None:
     """Training has begun in this folder: it is never taken away, whatever happens to the files in it."""
-    _claimed.discard(folder.resolve())
+    _claimed.pop(folder.resolve(), None)
 
 
 def discard_unused() -> None:
@@ -81,13 +82,14 @@ def discard_unused() -> None:
     Only what loggers make before the first step is deleted; a folder that anybody wrote anything else into stays.
     """
     while _claimed:
-        folder = _claimed.pop()
+        folder, above = _claimed.popitem()
         found = sorted(folder.rglob("*"), reverse=True)
         with suppress(OSError):
             if all(path.is_dir() or any(path.match(name) for name in _BEFORE_TRAINING) for path in found):
                 for path in found:
                     path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-                folder.rmdir()
+                for path in (folder, *above):  # those above only if they are empty
+                    path.rmdir()
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
