@@ -226,7 +226,7 @@ def test_the_config_wins_over_the_checkpoint_and_differences_are_told(checkpoint
     with caplog.at_level("INFO"):
         folder = fit("--ckpt_path", checkpoint, "--model.g_lr", "5e-4", "--model.n_critic", 2, "--trainer.max_steps", 6)
     after = load(folder / LAST)
-    told = [record.getMessage() for record in caplog.records if "resume" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("resume")]
     assert told == ["resume: n_critic 1 → 2", "resume: g_lr 0.0002 → 0.0005"]
     assert after["global_step"] == 6
     assert after["hyper_parameters"]["g_lr"] == 5e-4
@@ -664,7 +664,7 @@ def test_check_data_names_a_truncated_jpeg(capsys):
 
 
 def test_check_data_mistakes(capsys):
-    assert "did you mean digits" in refused(capsys, "check-data", "--data.dataset", "digit")
+    assert "did you mean 'digits'" in refused(capsys, "check-data", "--data.dataset", "digit")
     assert "did you mean data.root" in refused(capsys, "check-data", "--data.rot", "x")
     assert "nowhere" in refused(capsys, "check-data", "--data.dataset", "folder", "--data.root", "nowhere")
 
