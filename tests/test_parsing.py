@@ -1,6 +1,7 @@
 """What the command line makes of null."""
 
 import pytest
+from refusals import refused
 
 from lit_gans.cli import main
 from lit_gans.commands import training
@@ -35,3 +36,20 @@ def test_none_is_null_nowhere_but_as_a_whole_value():
 )
 def test_a_wrong_class_path_tells_the_import_error_or_the_nearest_names(path, told):
     assert told in explain(f"Problem with given class_path '{path}':\n  - not a subclass")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [("bf15", "did you mean bf16-mixed?"), ("sixteen", "one of 32-true, bf16-mixed, ")]
+)
+def test_a_wrong_precision_gets_the_recommended_one(value, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, "fit", "--config", "quickstart", "--trainer.precision", value)
+    assert message.startswith(f"lit_gans: trainer.precision: unknown value '{value}': {told}")
+
+
+@pytest.mark.parametrize("option", ["--lr", "--model.lr"])
+def test_a_learning_rate_belongs_to_a_player(option, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, "fit", "--config", "quickstart", option, "1e-3")
+    assert "g_lr" in message
+    assert "d_lr" in message

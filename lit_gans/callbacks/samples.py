@@ -1,6 +1,7 @@
 """Pictures of what the generator has learned so far."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ _LEGIBLE = 64  # pixels to which smaller images are magnified
 
 DOT = (214, 39, 40)
 """Colour of a generated point, red."""
+
+AXIS = 225
+"""Grey of the axes, of 255."""
 
 
 class SampleGrid(Callback):
@@ -150,7 +154,7 @@ class SampleGrid(Callback):
                 for module, mode in modes:
                     module.training = mode
         if images.shape == (n, 2):
-            return scatter(images, training_points(trainer))
+            return scatter(images, training_points(trainer), centers(trainer))
         if images.ndim != 4 or len(images) != n:
             raise ValueError(
                 f"sample({n}) returned shape {tuple(images.shape)}; ({n}, C, H, W) was expected, "
@@ -194,12 +198,21 @@ def training_points(trainer: Trainer | None, most: int = 20_000) -> Tensor | Non
     return points
 
 
-def scatter(points: Tensor, data: Tensor | None = None, size: int = 512) -> Tensor:
+def centers(trainer: Trainer | None) -> Tensor | None:
+    """Centres of the mixture that the trainer's data module draws from, (K, 2); None where there is none."""
+    mixture: Any = getattr(getattr(trainer, "datamodule", None), "mixture", None)
+    return None if mixture is None else mixture.centers
+
+
+def scatter(points: Tensor, data: Tensor | None = None, centers: Tensor | None = None, size: int = 512) -> Tensor:
     """A picture of points, in red, over the density of others, in grey; the second coordinate points upwards.
+
+    Light lines mark the axes, with a notch at each whole number, where the picture shows them.
 
     Args:
         points: (N, 2); those beyond the picture are drawn at its edge, those that are not finite left out.
         data: (M, 2), all of which the picture shows; if left out, it shows all of ``points``.
+        centers: (K, 2), of the modes; each gets a black cross on top of all else.
         size: Height and width in pixels.
 
     Returns:
@@ -216,16 +229,48 @@ def scatter(points: Tensor, data: Tensor | None = None, size: int = 512) -> Tens
     low, high = (shown.amin(0), shown.amax(0)) if len(shown) else (torch.zeros(2), torch.zeros(2))
     middle, reach = (low + high) / 2, ((high - low).max() / 2 * 1.2).clamp_min(1e-6)
 
+    def pixels(where: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns of points, (N,) each; those beyond the picture have numbers beyond it."""
+        column, row = (((where - middle) / reach * where.new_tensor([1, -1]) + 1) / 2 * size).floor().T
+        return row, column
+
     def count(where: Tensor) -> Tensor:
         """Points in each pixel, (size, size)."""
-        column, row = (
-            (((where - middle) / reach * where.new_tensor([1, -1]) + 1) / 2 * size).long().clamp(0, size - 1).T
-        )
+        row, column = (place.clamp(0, size - 1).long() for place in pixels(where))
         return torch.bincount(row * size + column, minlength=size**2).view(size, size).float()
 
-    picture = torch.full((3, size, size), 255.0)
+    picture = torch.full((size, size), 255.0)
     if data is not None:
         density = count(shown)
         picture -= 160 * (density / density.max().clamp_min(1)).sqrt()
+    picture[axes(pixels, middle, float(reach), size)] = AXIS
     dots = F.max_pool2d(count(points)[None], 3, stride=1, padding=1) > 0
-    return torch.where(dots, torch.tensor(DOT).view(3, 1, 1), picture).to(torch.uint8)
+    picture = torch.where(dots, torch.tensor(DOT).view(3, 1, 1), picture)
+    if centers is not None:
+        picture[:, crosses(*pixels(centers.double()), size, arm=4)] = 0
+    return picture.to(torch.uint8)
+
+
+def axes(pixels: Callable[[Tensor], tuple[Tensor, Tensor]], middle: Tensor, reach: float, size: int) -> Tensor:
+    """The pixels of both axes, and of notches at their whole numbers where these lie 8 pixels apart; bool (size, size).
+
+    Args:
+        pixels: Maps points (N, 2) to rows and columns.
+        middle: The point in the middle of the picture, (2,).
+        reach: How far the picture goes from there, up, down, left and right.
+        size: Height and width of the picture.
+    """
+    furthest = math.ceil(reach + float(middle.abs().max()))
+    numbers = torch.arange(-furthest, furthest + 1) if reach <= size / 16 else torch.zeros(1)
+    along = torch.stack([numbers, torch.zeros_like(numbers)], 1).double()
+    lines = crosses(*pixels(along), size, arm=3) | crosses(*pixels(along.flip(1)), size, arm=3)
+    row, column = pixels(torch.zeros(1, 2, dtype=torch.float64))
+    lines |= (torch.arange(size) == row)[:, None] | (torch.arange(size) == column)
+    return lines
+
+
+def crosses(row: Tensor, column: Tensor, size: int, arm: int) -> Tensor:
+    """The pixels of upright crosses at rows and columns (N,), with arms of that many pixels; bool (size, size)."""
+    vertical, horizontal = ((torch.arange(size) - place[:, None]).abs() for place in (row, column))  # (N, size)
+    upright = (vertical <= arm)[:, :, None] & (horizontal == 0)[:, None]
+    return (upright | ((vertical == 0)[:, :, None] & (horizontal <= arm)[:, None])).any(0)

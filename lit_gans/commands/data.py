@@ -47,4 +47,5 @@ def draw(target: Path, data: "ImageDataModule", report: "Report") -> None:
 
     source = data.source("train")
     assert source is not None
-    to_pil_image(scatter(source.images(torch.arange(len(source))))).save(target, format="PNG")
+    points = source.images(torch.arange(len(source)))
+    to_pil_image(scatter(points, centers=data.mixture.centers)).save(target, format="PNG")

@@ -1,5 +1,6 @@
 """A parser whose errors are one short message with the nearest right name, in place of pages of usage."""
 
+import difflib
 import importlib
 import re
 from collections.abc import Iterable
@@ -21,6 +22,9 @@ from lit_gans.commands.errors import UserError, unknown
 from lit_gans.regularizers import Regularizer
 
 __all__ = ("Parser", "explain")
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+"""What to recommend for a misspelt precision; Lightning takes more."""
 
 
 class Parser(LightningArgumentParser):
@@ -90,8 +94,14 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"File does not exist: (.+)|does not exist: (.+)", message):
         return f"no such file: {found[1] or found[2]}"
     value = re.search(r"(?:Got value|Given value): (?!NestedArg|Namespace)(.+)", message)
-    if (choices := re.search(r"Literal\[([^\]]+)\]", message)) and value:
-        return f"{where}: " + unknown("value", value[1].strip(), re.findall(r"'([^']+)'", choices[1]) or [choices[1]])
+    if (choices := re.findall(r"Literal\[([^\]]+)\]", message)) and value:
+        allowed = dict.fromkeys(word.strip(" '") for choice in choices for word in choice.split(","))
+        if where.endswith("precision"):
+            stems = {word.partition("-")[0]: word for word in PRECISIONS}
+            near = difflib.get_close_matches(value[1].strip(), stems, n=1)
+            hint = f"did you mean {stems[near[0]]}?" if near else f"one of {', '.join(PRECISIONS)}"
+            return f"{where}: unknown value {value[1].strip()!r}: {hint}"
+        return f"{where}: " + unknown("value", value[1].strip(), list(allowed))
     phrases = ("Expected", "Not a valid", "a class path", "a dict with")  # of the parser's own, beside the cause
     if reasons := [line for line in re.findall(r"^ *- (.+)$", message, re.MULTILINE) if not line.startswith(phrases)]:
         return reasons[-1]

@@ -298,7 +298,7 @@ def test_points_are_drawn_where_they_are():
     picture = scatter(torch.tensor([[0.5, 0.0]]), data, size=120)  # 100 pixels from -1 to 1
     assert spots(picture) == [[row, column] for row in (59, 60, 61) for column in (84, 85, 86)]
     greys = {tuple(pixel) for pixel in picture.flatten(1).T.tolist()} - {(214, 39, 40), (255, 255, 255)}
-    assert greys == {(95, 95, 95), (175, 175, 175)}  # the square root of the density
+    assert greys == {(95, 95, 95), (175, 175, 175), (225, 225, 225)}  # the square root of the density, and the axes
     ((row, column),) = (picture[0] == 95).nonzero().tolist()
     assert (row, column) == (pytest.approx(10, abs=1), pytest.approx(110, abs=1))  # up is up
 
@@ -307,6 +307,35 @@ def test_points_beyond_the_data_stay_in_sight():
     data = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
     picture = scatter(torch.tensor([[50.0, 0.0], [float("nan"), 0.0], [0.0, float("inf")]]), data, size=120)
     assert spots(picture) == [[row, column] for row in (59, 60, 61) for column in (118, 119)]
+
+
+def test_axes_meet_at_the_origin_and_are_notched_at_whole_numbers():
+    data = torch.tensor([[-1.0, -3.0], [9.0, 7.0]])  # 10 pixels a unit: the origin is in column 20, row 80
+    picture = scatter(torch.zeros(0, 2), data, size=120)
+    lines = picture[0] == 225
+    assert lines[:, 20].all()
+    assert lines[80].all()
+    notched = lines[78].clone()
+    notched[20] = False
+    assert notched.nonzero().flatten().tolist() == pytest.approx([0, 10, *range(30, 120, 10)], abs=1)
+    assert lines[:, 22].nonzero().flatten().tolist() == pytest.approx(list(range(0, 120, 10)), abs=1)
+
+
+def test_axes_far_away_are_not_drawn():
+    picture = scatter(torch.zeros(0, 2), torch.tensor([[500.0, 500.0], [501.0, 501.0]]), size=120)
+    assert not (picture == 225).any()
+
+
+def test_no_notches_where_they_would_be_one_on_another():
+    lines = scatter(torch.zeros(0, 2), torch.tensor([[-900.0, -900.0], [900.0, 900.0]]), size=120)[0] == 225
+    assert lines.sum(0).tolist().count(1) > 100
+
+
+def test_centers_are_crosses_on_top_of_all():
+    data, center = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([[0.5, -0.5], [40.0, 0.0]])
+    picture = scatter(center, data, center, size=120)
+    rows, columns = (picture == 0).all(0).nonzero().T.tolist()
+    assert set(zip(rows, columns, strict=True)) == {(85, c) for c in range(81, 90)} | {(r, 85) for r in range(81, 90)}
 
 
 @pytest.mark.parametrize("points", [torch.zeros(0, 2), torch.full((3, 2), float("nan")), torch.ones(4, 2)])
@@ -333,6 +362,8 @@ def test_points_are_drawn_over_the_data_of_the_trainer(tmp_path):
     picture = pil_to_tensor(Image.open(file))
     assert picture.shape == (3, 512, 512)
     assert len(spots(picture)) > 9
-    grey = (picture[0] == picture[1]) & (picture[0] < 255)
-    assert 8 <= grey.sum() <= 80
-    assert not ((callback.grid(module)[0] == callback.grid(module)[1]) & (callback.grid(module)[0] < 255)).any()
+    grey = (picture[0] == picture[1]) & (picture[0] > 0) & (picture[0] < 225)
+    assert 0 < grey.sum() <= 80
+    assert (picture == 0).all(0).sum() == 8 * 17  # the ring's centres, of 17 pixels each
+    alone = callback.grid(module)
+    assert not ((alone[0] == alone[1]) & (alone[0] < 225)).any()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from toys import (
@@ -236,6 +237,14 @@ def test_optimizers_are_matched_by_their_parameters(tmp_path):
     path = tmp_path / "Reversed" / "step=6.ckpt"
     trainer(tmp_path, max_steps=9).fit(resumed, loader(), ckpt_path=path, weights_only=True)
     assert same(ends[1], weights(resumed))
+
+
+def test_lightnings_monitor_of_learning_rates_names_the_players(tmp_path):
+    model = GAN(*networks("GAN"), latent_dim=LATENT, d_lr=1e-3, g_lr=2e-3)
+    run = trainer(tmp_path, max_steps=2, callbacks=[LearningRateMonitor()], logger=CSVLogger(tmp_path))
+    run.fit(model, loader())
+    assert run.callback_metrics["lr-Adam/discriminator"] == 1e-3
+    assert run.callback_metrics["lr-Adam-1/generator"] == 2e-3
 
 
 @pytest.mark.parametrize(

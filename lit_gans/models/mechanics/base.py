@@ -197,6 +197,8 @@ class TwoPlayerModule(CheckpointModule):
             else:
                 optimizers.append(make(parameters))
                 rank_zero_info(f"{name}: {type(optimizers[-1]).__name__}, lr {optimizers[-1].defaults.get('lr')}")
+            if len(optimizers[-1].param_groups) == 1:
+                optimizers[-1].param_groups[0].setdefault("name", name)  # what LearningRateMonitor shows
             if (schedule := self.make_schedulers[index]) is not None:
                 schedulers.append(schedule(optimizers[-1]))
         return optimizers, schedulers
