@@ -4,7 +4,6 @@ import inspect
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +46,8 @@ MISTAKES = {
     "evaluate --images nowhere --data.dataset digits": "there is nothing at nowhere",
     "evaluate last.ckpt --data.datset digits": "unknown option 'data.datset': did you mean data.dataset",
     "check-data --data.rot x": "unknown option 'data.rot': did you mean data.root",
+    "fit QUICKSTART --data my_data.Faces": "data: my_data.Faces cannot be named here: for data of your own",
+    "fit QUICKSTART --data.class_path=my_data.Faces": "data: my_data.Faces cannot be named here",
     "tune QUICKSTART --gg_lr 1 2": "unknown option 'gg_lr': did you mean g_lr",
     "compare one.json other.json": "no such file: one.json",
 }
@@ -57,8 +58,7 @@ def words_of(line):
 
 
 def run(*words):
-    """A whole process: what it told, what it imported, how long it took."""
-    began = time.perf_counter()
+    """A whole process: what it told, and what it imported."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "lit_gans", *words],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -66,11 +66,10 @@ def run(*words):
         text=True,
         check=False,
     )
-    seconds = time.perf_counter() - began
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
-    return "\n".join(line for line in lines if not line.startswith("import time:")), imported, seconds
+    return "\n".join(line for line in lines if not line.startswith("import time:")), imported
 
 
 @pytest.mark.parametrize("line", MISTAKES)
@@ -83,11 +82,10 @@ def test_mistakes_are_told_before_torch_is_imported(line, monkeypatch):
 
 
 @pytest.mark.parametrize("line", ["fit QUICKSTART --model WGANPG", "sample nowhere.ckpt"])
-def test_a_mistake_is_answered_in_half_a_second(line):
-    told, imported, seconds = run(*words_of(line))
+def test_a_mistake_is_answered_without_what_takes_seconds_to_import(line):
+    told, imported = run(*words_of(line))
     assert MISTAKES[line] in told
     assert not {"torch", "lightning", "numpy", "jsonargparse"} & imported
-    assert min(seconds, *(run(*words_of(line))[2] for _ in range(2))) <= 0.5
 
 
 @pytest.mark.parametrize(
@@ -97,6 +95,7 @@ def test_a_mistake_is_answered_in_half_a_second(line):
         ("trainer: {max_stepz: 1}", "unknown key 'trainer.max_stepz': did you mean trainer.max_steps"),
         ("model: {class_path: GAN, init_args: {g_lrr: 1}}", "unknown argument 'g_lrr': did you mean g_lr"),
         ("data: {dataset: cifar11}", "data.dataset: unknown value 'cifar11': did you mean cifar10"),
+        ("data: {class_path: my_data.Faces}", "data: my_data.Faces cannot be named here"),
         ("trainer: {callbacks+: [{class_path: SampelGrid}]}", "trainer.callbacks+: unknown class 'SampelGrid'"),
     ],
 )
@@ -165,7 +164,7 @@ def test_short_names_of_other_libraries_pass(monkeypatch):
         "fit --import my_gan --model MyGAN --model.depth 3",
         "fit QUICKSTART --model.generator.init_args.whatever 3 --model.generator.other=4 --data.help",
         "fit QUICKSTART --trainer.callbacks+=my.Callback --trainer.callbacks.any 3 --data.dataset my.module:digits",
-        "fit QUICKSTART --data my.Data --data.anything 3 --model=null --ckpt_path last",
+        "fit QUICKSTART --model=null --ckpt_path last",
         "sample last.ckpt --over -n4 --codes - -0.5 -o x.png",
     ],
 )

@@ -165,6 +165,7 @@ def check_training(command: str, words: list[str]) -> None:
     contents = configs(words)
     keys = set(own_options(command)) | {f"--{name}" for name in trainer_arguments("fit")}
     top = {key.lstrip("-") for key in keys} | {"seed_everything", "trainer", "model", "data", "config", "verbose"}
+    check_no_data_class(words, contents)
     for config in contents:
         check_keys(config, top)
     models = [str(value) for name, value in options(words) if name in ("model", "model.class_path") and value]
@@ -184,6 +185,18 @@ def check_training(command: str, words: list[str]) -> None:
     for name in sets:
         if name.isidentifier() and name not in data_lines() and not is_foreign("data", words):
             raise UserError(f"data.dataset: {unknown('value', name, data_lines())}")
+
+
+def check_no_data_class(words: list[str], contents: list[Mapping[str, Any]]) -> None:
+    """Data of one's own are a function on the command line; a class of data module belongs into Python."""
+    named = [value for name, value in options(words) if name in ("data", "data.class_path")]
+    named += [part(config, "data").get("class_path") for config in contents]
+    for name in named:
+        if name and re.fullmatch(r"[A-Za-z_][\w.]*", str(name)) and not Path(str(name)).exists():
+            raise UserError(
+                f"data: {name} cannot be named here: for data of your own give a function that returns the images, "
+                "--data.dataset module:function (docs/data.md), or hand your data module to Trainer.fit in Python"
+            )
 
 
 def check_keys(config: Mapping[str, Any], top: set[str]) -> None:
