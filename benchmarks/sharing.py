@@ -29,11 +29,11 @@ GAMES = {
     "GAN + R1 + R2 + LeCam": lambda *networks: GAN(*networks, regularizers=[R1(0.1), R2(0.1), LeCam()]),
 }
 BLOCK = 2
-SHARED = gan.shared_answers
+SHARED = gan.playing_round
 
 
 @contextmanager
-def apart(model, player, penalties, real, fake, y):
+def apart(model, player, penalties, real, fake):
     """Every term pays its own forward passes."""
     yield real, fake
 
@@ -50,7 +50,7 @@ class Exchange(Callback):
         now, turn = time.perf_counter(), trainer.global_step // BLOCK
         if turn:
             self.times[list(self.ways)[(turn - 1) % 2]].append((now - self.start) / BLOCK)
-        gan.shared_answers = self.ways[list(self.ways)[turn % 2]]
+        gan.playing_round = self.ways[list(self.ways)[turn % 2]]
         self.start = time.perf_counter()
 
 
@@ -71,7 +71,7 @@ def measure(name, blocks):
             limit_val_batches=0,
             default_root_dir=folder,
         ).fit(model, ImageDataModule("fake", image_size=32, channels=3, batch_size=64, fake_length=1280))
-    gan.shared_answers = SHARED
+    gan.playing_round = SHARED
     shared, alone = (statistics.median(exchange.times[way][1:]) for way in ("shared", "apart"))  # the first warms up
     row = {"game": name, "shared_ms": round(shared * 1e3), "apart_ms": round(alone * 1e3)}
     row["ratio"] = round(shared / alone, 3)

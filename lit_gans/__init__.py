@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TrainingDiverged,
     )
     from lit_gans.data import ImageDataModule
+    from lit_gans.functional import Batch
     from lit_gans.metrics import ClassStatistics, FrechetDistance, InceptionScore, KernelDistance, PrecisionRecall
     from lit_gans.models import (
         ACGAN,
@@ -73,6 +74,7 @@ _ROOM_OF = {
     "UnrolledGAN": "models",
     "WGANLP": "models",
     "BalanceReport": "callbacks",
+    "Batch": "functional",
     "CGAN": "models",
     "ClassStatistics": "metrics",
     "CollapseDetector": "callbacks",
@@ -114,6 +116,7 @@ __all__ = (
     "WGANGP",
     "WGANLP",
     "BalanceReport",
+    "Batch",
     "BigGAN",
     "ClassStatistics",
     "CollapseDetector",

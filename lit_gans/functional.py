@@ -4,12 +4,16 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = (
+    "Batch",
+    "Terms",
+    "as_batch",
     "clip_grad_adaptive_",
     "estimate_batch_statistics_",
     "gamma_for",
@@ -26,12 +30,41 @@ __all__ = (
 )
 
 
+class Batch(NamedTuple):
+    """Samples, and what goes with them.
+
+    Example:
+        >>> batch = Batch(torch.zeros(4, 1, 8, 8), torch.tensor([3, 1, 4, 1]))
+        >>> batch.part(slice(0, 2)).y
+        tensor([3, 1])
+    """
+
+    x: Tensor
+    """Samples: images (N, C, H, W), or points (N, 2)."""
+    y: Tensor | None = None
+    """One for each sample: its label (N,), its codes (N, K); None where nothing goes with them."""
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of the samples, with what goes with them."""
+        return Batch(self.x[rows], None if self.y is None else self.y[rows])
+
+
+Terms: TypeAlias = dict[str, Tensor]
+"""Terms of a loss by name, scalars; the loss is their sum, and each is logged."""
+
+Samples = TypeVar("Samples", Tensor, Batch)
+
+
+def as_batch(samples: Tensor | Batch) -> Batch:
+    """A batch as it is, a tensor as a batch of samples without labels."""
+    return Batch(samples) if isinstance(samples, Tensor) else samples
+
+
 def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = None) -> Tensor:
     """Norm of the critic's gradient at each input, differentiable with respect to the critic's parameters.
 
     Computed in float32 whatever the autocast mode: the square of a half-precision gradient overflows. A critic that
-    answers with a patch map is taken as the mean of its map. Compiled where the critic is a method of a model that is;
-    without a forward pass of its own where a model's loss has already asked the same in float32.
+    answers with a patch map is taken as the mean of its map.
 
     Args:
         critic: ``critic(x)`` or ``critic(x, y)`` → logits, or a tuple that begins with them; a logit for each point,
@@ -47,9 +80,13 @@ def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | No
         tensor([5., 5.])
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        shared = getattr(critic, "shared_input_gradient", None)  # of answers that a model's loss has asked for
-        gradient = fresh_input_gradient(critic, x, y) if shared is None else shared(x, y)
+        gradient = input_gradient(critic, differentiable(x), y)
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+
+
+def differentiable(x: Tensor) -> Tensor:
+    """The same points, in float32 at least, as a leaf that gradients can be taken at."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
 
 
 def input_gradient(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -68,19 +105,6 @@ def input_gradient(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = 
     return gradient
 
 
-def fresh_input_gradient(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = None) -> Tensor:
-    """``input_gradient`` with a forward pass of its own in float32, compiled where the critic's model is.
-
-    Args:
-        critic: As for ``input_gradient_norm``.
-        x: Shape (N, ...).
-        y: Labels of shape (N,), passed on where given.
-    """
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-    compiled = getattr(getattr(critic, "__self__", None), "compiled_input_gradient", None)
-    return (compiled or input_gradient)(critic, x, y)
-
-
 def logits_of(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
     """What a discriminator says of real and fake: its answer, or the first part of an answer in several parts.
 
@@ -91,37 +115,41 @@ def logits_of(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
     return answer if isinstance(answer, Tensor) else answer[0]
 
 
-def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def interpolate(real: Samples, fake: Samples, generator: torch.Generator | None = None) -> Samples:
     """Points drawn uniformly from the straight lines between pairs of real and generated samples.
 
     Gulrajani et al. 2017, section 4. One weight a pair, whatever the shape of a sample.
 
     Args:
-        real: Shape (N, ...).
-        fake: Same shape as ``real``.
+        real: Shape (N, ...), or a batch.
+        fake: The same of generated samples.
         generator: Source of the N weights; torch's global one if left out.
 
     Returns:
-        Shape of ``real``, in float32 at least.
+        Shape of ``real``, in float32 at least; of batches a batch, with the labels of the real ones.
     """
-    dtype = torch.promote_types(real.dtype, torch.float32)
-    weight = torch.rand(len(real), generator=generator, device=real.device, dtype=dtype)
-    return torch.lerp(fake.to(dtype), real.to(dtype), weight.view(-1, *[1] * (real.ndim - 1)))
+    one, other = as_batch(real).x, as_batch(fake).x
+    dtype = torch.promote_types(one.dtype, torch.float32)
+    weight = torch.rand(len(one), generator=generator, device=one.device, dtype=dtype)
+    points = torch.lerp(other.to(dtype), one.to(dtype), weight.view(-1, *[1] * (one.ndim - 1)))
+    return points if isinstance(real, Tensor) else Batch(points, real.y)
 
 
-def perturb(real: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
+def perturb(real: Samples, noise: float, generator: torch.Generator | None = None) -> Samples:
     """Points about real samples: x + noise · N(0, 1) (Kodali et al. 2017, section 2.3).
 
     Args:
-        real: Shape (N, ...).
+        real: Shape (N, ...), or a batch.
         noise: Standard deviation, in the units of ``real``.
         generator: Source of the noise; torch's global one if left out.
 
     Returns:
-        Shape of ``real``, in float32 at least.
+        Shape of ``real``, in float32 at least; of a batch a batch, with its labels.
     """
-    dtype = torch.promote_types(real.dtype, torch.float32)
-    return real + noise * torch.randn(real.shape, generator=generator, device=real.device, dtype=dtype)
+    x = as_batch(real).x
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    points = x + noise * torch.randn(x.shape, generator=generator, device=x.device, dtype=dtype)
+    return points if isinstance(real, Tensor) else Batch(points, real.y)
 
 
 def path_lengths(

@@ -5,6 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import not_negative
 
@@ -50,30 +51,26 @@ class ACGAN(GAN):
         """A score for each class."""
         return self.num_classes
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equations 2 and 3, negated: sources and classes of real and of generated images."""
-        assert y is not None
-        y_fake = y if y_fake is None else y_fake
-        real_logits, real_scores = self.discriminate(real, y)
-        fake_logits, fake_scores = self.discriminate(fake, y_fake)
+        assert real.y is not None
+        assert fake.y is not None
+        real_logits, real_scores = self.discriminate(real)
+        fake_logits, fake_scores = self.discriminate(fake)
         return {
             "real": F.softplus(-real_logits).mean(),
             "fake": F.softplus(fake_logits).mean(),
-            "real_class": self.class_weight * F.cross_entropy(real_scores, y),
-            "fake_class": self.class_weight * F.cross_entropy(fake_scores, y_fake),
+            "real_class": self.class_weight * F.cross_entropy(real_scores, real.y),
+            "fake_class": self.class_weight * F.cross_entropy(fake_scores, fake.y),
         }
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """L_C - L_S, negated, as far as the generator is part of it."""
-        assert y is not None
+        assert fake.y is not None
         logits, scores = self.discriminate(fake)
-        fake_class = self.class_weight * F.cross_entropy(scores, y if y_fake is None else y_fake)
+        fake_class = self.class_weight * F.cross_entropy(scores, fake.y)
         return {"adversarial": F.softplus(-logits).mean(), "fake_class": fake_class}
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
         """Logits and class scores after ``augment``; labels are for the discriminator to guess, not to see."""
-        return super().discriminate(x)
+        return super().judge(x)

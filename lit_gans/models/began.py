@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN, Closure
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.mechanics.base import Player
@@ -58,20 +59,16 @@ class BEGAN(GAN):
         """Section 3.1: uniform on [-1, 1], shape (n, latent_dim)."""
         return torch.rand(n, self.latent_dim, generator=rng, device=rng.device) * 2 - 1
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Section 3.4, first line."""
-        fake_loss = self.discriminate(fake, y if y_fake is None else y_fake)
-        return {"real": self.discriminate(real, y).mean(), "fake": -self.k * fake_loss.mean()}
+        fake_loss = self.discriminate(fake)
+        return {"real": self.discriminate(real).mean(), "fake": -self.k * fake_loss.mean()}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Section 3.4, second line."""
-        return {"adversarial": self.discriminate(fake, y if y_fake is None else y_fake).mean()}
+        return {"adversarial": self.discriminate(fake).mean()}
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Equation 1: reconstruction losses (N,), the mean over pixels."""
         x = x if self.augment is None else self.augment(x)
         answer = self.discriminator(x) if y is None else self.discriminator(x, y)

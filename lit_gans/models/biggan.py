@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from lit_gans.functional import off_diagonal_gram
+from lit_gans.functional import Batch, Terms, off_diagonal_gram
 from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.mechanics.spectral import normalise_spectrally
@@ -61,9 +61,7 @@ class BigGAN(TruncatedModule, HingeGAN):
         not_negative(orthogonal=orthogonal)
         self.orthogonal = orthogonal
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """The hinge loss and equation 3."""
-        terms = super().generator_loss(real, fake, y, y_fake)
+        terms = super().generator_loss(real, fake)
         return {**terms, "orthogonal": self.orthogonal * off_diagonal_gram(self.generator)}

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from lit_gans.functional import input_gradient_norm, perturb
+from lit_gans.functional import Batch, Terms, perturb
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import not_negative
 
@@ -30,7 +30,8 @@ class DRAGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward, slope_target = True, 1.0
+    double_backward = True
+    slope_target: float
 
     def __init__(
         self,
@@ -43,12 +44,10 @@ class DRAGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **kwargs)
         not_negative(gp_weight=gp_weight, slope=slope, noise=noise)
-        self.gp_weight, self.slope, self.noise = gp_weight, slope, noise
+        self.gp_weight, self.slope_target, self.noise = gp_weight, slope, noise
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """GAN's terms and the penalty of section 2.3."""
-        terms = super().discriminator_loss(real, fake, y, y_fake)
-        slope = input_gradient_norm(self.discriminate, perturb(real, self.noise, self.rng), y)
-        return {**terms, "gradient_penalty": self.gp_weight * (slope - self.slope).square().mean()}
+        terms = super().discriminator_loss(real, fake)
+        slope = self.slope(perturb(real, self.noise, self.rng))
+        return {**terms, "gradient_penalty": self.gp_weight * (slope - self.slope_target).square().mean()}

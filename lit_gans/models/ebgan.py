@@ -5,6 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_gans.functional import Batch, Terms, as_batch
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.mechanics.checks import reconstruction
@@ -45,21 +46,17 @@ class EBGAN(GAN):
         not_negative(margin=margin, pt_weight=pt_weight)
         self.margin, self.pt_weight = margin, pt_weight
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 1."""
-        fake_energy = self.discriminate(fake, y if y_fake is None else y_fake)
-        return {"real": self.discriminate(real, y).mean(), "fake": F.relu(self.margin - fake_energy).mean()}
+        fake_energy = self.discriminate(fake)
+        return {"real": self.discriminate(real).mean(), "fake": F.relu(self.margin - fake_energy).mean()}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 2, and the pulling-away term of section 2.4."""
-        energy, code = self.energy(fake, y if y_fake is None else y_fake)
+        energy, code = self.energy(*as_batch(fake))
         return {"adversarial": energy.mean(), "pulling_away": self.pt_weight * pulling_away(code, self.joint(code))}
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Energies (N,), low for real images."""
         return self.energy(x, y)[0]
 

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_gans.functional import Batch, Terms, as_batch
 from lit_gans.models.mechanics.base import PLAYERS, Player, TwoPlayerModule, parts_of
-from lit_gans.models.mechanics.sharing import shared_answers
+from lit_gans.models.mechanics.rounds import playing_round
 
 __all__ = ("GAN",)
 
-Closure: TypeAlias = Callable[[], dict[str, Tensor]]
+Closure: TypeAlias = Callable[[], Terms]
 
 
 class GAN(TwoPlayerModule):
@@ -37,78 +38,70 @@ class GAN(TwoPlayerModule):
         torch.Size([3, 2])
     """
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 1, as terms to be minimised; they are summed, and each is logged as ``train/d_<term>``.
 
         Args:
-            real: Images (N, C, H, W) of the batch.
-            fake: Generated images of the same shape, without gradient.
-            y: Labels (N,) of ``real``, and of ``fake`` unless those are given; None for a model without.
-            y_fake: Labels of ``fake`` where they differ from ``y``.
+            real: Images (N, C, H, W) of the batch, and their labels (N,), None for a model without.
+            fake: As many generated images without gradient, and the labels that they were made for.
         """
-        real_logits = self.discriminate(real, y)
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_logits = self.discriminate(real)
+        fake_logits = self.discriminate(fake)
         return {"real": F.softplus(-real_logits).mean(), "fake": F.softplus(fake_logits).mean()}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Section 3, last paragraph; arguments as above, ``fake`` with gradient. Logged as ``train/g_<term>``."""
-        return {"adversarial": F.softplus(-self.discriminate(fake, y if y_fake is None else y_fake)).mean()}
+        return {"adversarial": F.softplus(-self.discriminate(fake)).mean()}
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """What the discriminator returns for images, after ``augment``."""
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """What the discriminator returns for images, after ``augment``: how ``discriminate`` and ``slope`` ask it."""
         x = x if self.augment is None else self.augment(x)
         return self.discriminator(x) if y is None else self.discriminator(x, y)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One batch, one step on every axis: an update of D and, at every ``n_critic``-th, one of G."""
         step = self.trainer.global_step
-        real, y = self.images_and_labels(batch)
+        real = self.real_of(batch)
         self.reseed(step)
         self.reseed_global()
-        self.batch_images = len(real) * self.trainer.world_size
-        terms = {"discriminator": self.update("discriminator", *self.rounds("discriminator", real, y, step))}
+        self.batch_images = len(real.x) * self.trainer.world_size
+        terms = {"discriminator": self.update("discriminator", *self.rounds("discriminator", real, step))}
         self.images_seen += self.batch_images
         if (step + 1) % self.n_critic == 0:
             scale = self.loss_scale
-            terms["generator"] = self.update("generator", *self.rounds("generator", real, y, step))
+            terms["generator"] = self.update("generator", *self.rounds("generator", real, step))
             self.update_ema(self.batch_images * self.n_critic, scale)
         self.finish_step(terms, step)
 
-    def rounds(self, player: Player, real: Tensor, y: Tensor | None, step: int) -> list[Closure]:
+    def rounds(self, player: Player, real: Batch, step: int) -> list[Closure]:
         """Draw noise for the whole batch; return one closure for each part in which it is worked through."""
-        real, y = self.batch_of(player, real, y)
-        z, y_fake = self.draw_latents(len(real), self.rng), self.labels_of_fakes(y, len(real))
+        real = self.batch_of(player, real)
+        n = len(real.x)
+        z, y = self.draw_latents(n, self.rng), self.labels_of_fakes(real.y, n)
 
-        def play_part(part: slice) -> dict[str, Tensor]:
-            cut = [None if tensor is None else tensor[part] for tensor in (y, y_fake)]
-            terms = self.play(player, real[part], z[part], cut[0], cut[0] if y_fake is y else cut[1], step)
-            share = len(real[part]) / len(real)
+        def play_part(rows: slice) -> Terms:
+            part = real.part(rows)
+            terms = self.play(player, part, z[rows], None if y is None else y[rows], step)
+            share = len(part.x) / n
             return terms if share == 1 else {name: term * share for name, term in terms.items()}
 
-        return [partial(play_part, part) for part in parts_of(len(real), self.accumulate, self.pack)]
+        return [partial(play_part, rows) for rows in parts_of(n, self.accumulate, self.pack)]
 
-    def play(
-        self, player: Player, real: Tensor, z: Tensor, y: Tensor | None, y_fake: Tensor | None, step: int | None
-    ) -> dict[str, Tensor]:
-        """Generate, and return the player's named loss terms, those of its regularizers included."""
-        due = self.take_turn(player, step)
+    def play(self, player: Player, real: Batch, z: Tensor, y: Tensor | None, step: int | None) -> Terms:
+        """Generate from latents and labels, and return the player's named loss terms, those of its add-ons included."""
+        real, due = as_batch(real), self.take_turn(player, step)
         with torch.set_grad_enabled(player == "generator"):
-            fake = self.generate(z, y_fake)
+            fake = Batch(self.generate(z, y), y)
         loss = self.generator_loss if player == "generator" else self.discriminator_loss
-        labels = (y,) if y_fake is y else (y, y_fake)
-        with shared_answers(self, player, due, real, fake, y) as (real, fake):
-            terms = loss(real, fake, *labels)
+        with playing_round(self, player, due, real, fake) as (real, fake):
+            terms = loss(real, fake)
             for penalty, factor in due.items():
                 if penalty.name in terms:
                     raise ValueError(f"two loss terms are called {penalty.name!r}: leave the add-on out")
-                terms[penalty.name] = factor * penalty.weight_of(self, real) * penalty(self, real, fake, *labels)
+                terms[penalty.name] = factor * penalty.weight_of(self, real) * penalty(self, real, fake)
         return terms
 
-    def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
+    def update(self, player: Player, *closures: Closure) -> Terms:
         """Take one optimizer step of a player: zero_grad → backward → (average, unscale) → measure, clip → step.
 
         Args:
@@ -118,7 +111,7 @@ class GAN(TwoPlayerModule):
         Returns:
             The summed terms by name, detached.
         """
-        optimizer, totals = self.optimizer_of(player), dict[str, Tensor]()
+        optimizer, totals = self.optimizer_of(player), Terms()
         optimizer.zero_grad()
         with self.frozen("discriminator") if player == "generator" else nullcontext():
             for count, closure in enumerate(closures, start=1):
@@ -140,11 +133,11 @@ class GAN(TwoPlayerModule):
 
     def log_losses(self, prefix: str, batch: Any, batch_idx: int) -> None:
         """Play a round without learning from it, with noise of its own."""
-        real, y = self.whole_packs(*self.images_and_labels(batch))
+        real = self.whole_packs(self.real_of(batch))
         self.reseed(batch_idx, -1)
-        for player in PLAYERS if len(real) else ():
+        for player in PLAYERS if len(real.x) else ():
             with torch.inference_mode(False):  # a gradient penalty differentiates, here too
-                real, y = real.clone(), None if y is None else y.clone()
-                z, y_fake = self.draw_latents(len(real), self.rng), self.labels_of_fakes(y, len(real))
-                terms = self.play(player, real, z, y, y_fake, step=None)
-            self.log(f"{prefix}/{player[0]}_loss", reduce(add, terms.values()), batch_size=len(real), sync_dist=True)
+                real = Batch(real.x.clone(), None if real.y is None else real.y.clone())
+                z, y = self.draw_latents(len(real.x), self.rng), self.labels_of_fakes(real.y, len(real.x))
+                terms = self.play(player, real, z, y, step=None)
+            self.log(f"{prefix}/{player[0]}_loss", reduce(add, terms.values()), batch_size=len(real.x), sync_dist=True)

@@ -1,8 +1,8 @@
 """HingeGAN: Lim and Ye 2017, "Geometric GAN", arXiv:1705.02894."""
 
 import torch.nn.functional as F
-from torch import Tensor
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 
 __all__ = ("HingeGAN",)
@@ -18,16 +18,12 @@ class HingeGAN(GAN):
     penalised.
     """
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """The hinge loss of section 4 on both kinds of samples."""
-        real_logits = self.discriminate(real, y)
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_logits = self.discriminate(real)
+        fake_logits = self.discriminate(fake)
         return {"real": F.relu(1 - real_logits).mean(), "fake": F.relu(1 + fake_logits).mean()}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Generated samples move along the normal of the separating hyperplane."""
-        return {"adversarial": -self.discriminate(fake, y if y_fake is None else y_fake).mean()}
+        return {"adversarial": -self.discriminate(fake).mean()}

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN, Closure
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.mechanics.base import Player
@@ -59,21 +60,16 @@ class InfoGAN(CodedModule, GAN):
         not_negative(info_weight=info_weight, continuous_weight=continuous_weight)
         self.info_weight, self.continuous_weight = info_weight, continuous_weight
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 6: Q is trained with the discriminator, on generated images alone."""
-        codes = y if y_fake is None else y_fake
-        real_logits, (fake_logits, q) = self.discriminate(real, y)[0], self.discriminate(fake, codes)
+        real_logits, (fake_logits, q) = self.discriminate(real)[0], self.discriminate(fake)
         terms = {"real": F.softplus(-real_logits).mean(), "fake": F.softplus(fake_logits).mean()}
-        return terms | self.information(q, codes)
+        return terms | self.information(q, fake.y)
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 6, the generator's share."""
         logits, q = self.discriminate(fake)
-        return {"adversarial": F.softplus(-logits).mean()} | self.information(q, y if y_fake is None else y_fake)
+        return {"adversarial": F.softplus(-logits).mean()} | self.information(q, fake.y)
 
     def information(self, q: Tensor, codes: Tensor | None) -> dict[str, Tensor]:
         """-λ E log Q(c|x), equation 5 without the constant H(c): cross entropy, and the normal density's logarithm."""

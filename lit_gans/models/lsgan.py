@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 
 __all__ = ("LSGAN",)
@@ -43,17 +44,13 @@ class LSGAN(GAN):
             raise ValueError(f"a and b must differ, or the discriminator has nothing to tell apart; got {a} for both")
         self.a, self.b, self.c = a, b, c
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 2, first line."""
-        real_score = self.discriminate(real, y)
-        fake_score = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_score = self.discriminate(real)
+        fake_score = self.discriminate(fake)
         return {"real": (real_score - self.b).square().mean() / 2, "fake": (fake_score - self.a).square().mean() / 2}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 2, second line."""
-        score = self.discriminate(fake, y if y_fake is None else y_fake)
+        score = self.discriminate(fake)
         return {"adversarial": (score - self.c).square().mean() / 2}

@@ -1,8 +1,8 @@
 """MinimaxGAN: Goodfellow et al. 2014, "Generative adversarial nets", arXiv:1406.2661, equation 1 as it stands."""
 
 import torch.nn.functional as F
-from torch import Tensor
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 
 __all__ = ("MinimaxGAN",)
@@ -20,8 +20,6 @@ class MinimaxGAN(GAN):
     Differs from the paper: Adam in place of SGD with momentum.
     """
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 1, the generator's share: log(1 - σ(l)) = -softplus(l)."""
-        return {"adversarial": -F.softplus(self.discriminate(fake, y if y_fake is None else y_fake)).mean()}
+        return {"adversarial": -F.softplus(self.discriminate(fake)).mean()}

@@ -34,7 +34,7 @@ class PacGAN(GAN):
         super().__init__(generator, discriminator, **kwargs)
         self.pack = pack
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
         """A logit for each m samples in a row, after ``augment``; (N, C, ...) is packed to (N/m, m·C, ...).
 
         Raises:

@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from lit_gans.functional import input_gradient_norm
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import not_negative
 
@@ -47,24 +47,19 @@ class R3GAN(GAN):
         not_negative(gamma=gamma)
         self.gamma = gamma
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equations 2, 3 and 4."""
-        y_fake = y if y_fake is None else y_fake
-        real_logits, fake_logits = self.discriminate(real, y), self.discriminate(fake, y_fake)
-        r1 = input_gradient_norm(self.discriminate, real, y).square().mean()
-        r2 = input_gradient_norm(self.discriminate, fake, y_fake).square().mean()
+        real_logits, fake_logits = self.discriminate(real), self.discriminate(fake)
+        r1 = self.slope(real).square().mean()
+        r2 = self.slope(fake).square().mean()
         return {
             "relativistic": F.softplus(fake_logits - real_logits).mean(),
             "r1": self.gamma / 2 * r1,
             "r2": self.gamma / 2 * r2,
         }
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 2 with the roles exchanged."""
-        real_logits = self.discriminate(real, y)
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_logits = self.discriminate(real)
+        fake_logits = self.discriminate(fake)
         return {"relativistic": F.softplus(real_logits - fake_logits).mean()}

@@ -1,8 +1,8 @@
 """RaGAN: Jolicoeur-Martineau 2019, "The relativistic discriminator", ICLR, arXiv:1807.00734."""
 
 import torch.nn.functional as F
-from torch import Tensor
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 
 __all__ = ("RaGAN",)
@@ -24,23 +24,19 @@ class RaGAN(GAN):
     tells_by_sign = False
     couples_samples = True
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Section 4.4 with the standard GAN's functions."""
-        real_logits = self.discriminate(real, y)
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_logits = self.discriminate(real)
+        fake_logits = self.discriminate(fake)
         return {
             "real": F.softplus(self.joint(fake_logits).mean() - real_logits).mean(),
             "fake": F.softplus(fake_logits - self.joint(real_logits).mean()).mean(),
         }
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """The same with the roles exchanged; its gradient reaches the generator through both terms."""
-        real_logits = self.discriminate(real, y)
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_logits = self.discriminate(real)
+        fake_logits = self.discriminate(fake)
         return {
             "fake": F.softplus(self.joint(real_logits).mean() - fake_logits).mean(),
             "real": F.softplus(real_logits - self.joint(fake_logits).mean()).mean(),

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.mechanics.codes import WithProxies
@@ -62,21 +63,17 @@ class ReACGAN(HingeGAN):
         """Width of the embedding."""
         return self.embed_dim
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 7: the classes of real images."""
-        real_logits, embedding = self.discriminate(real, y)
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)[0]
+        real_logits, embedding = self.discriminate(real)
+        fake_logits = self.discriminate(fake)[0]
         terms = {"real": F.relu(1 - real_logits).mean(), "fake": F.relu(1 + fake_logits).mean()}
-        return {**terms, "class": self.class_loss(embedding, y)}
+        return {**terms, "class": self.class_loss(embedding, real.y)}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 8: the classes of generated images."""
         logits, embedding = self.discriminate(fake)
-        return {"adversarial": -logits.mean(), "class": self.class_loss(embedding, y if y_fake is None else y_fake)}
+        return {"adversarial": -logits.mean(), "class": self.class_loss(embedding, fake.y)}
 
     def class_loss(self, embedding: Tensor, y: Tensor | None) -> Tensor:
         """Equation 6 for samples of all processes, weighted."""
@@ -85,9 +82,9 @@ class ReACGAN(HingeGAN):
         others, labels = self.joint(unit), self.joint(y)
         return self.weight * d2d_cross_entropy(unit, proxies, y, others, labels, self.margin, self.temperature)
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
         """Logits and embeddings after ``augment``; the discriminator is to guess labels, not to see them."""
-        return super().discriminate(x)
+        return super().judge(x)
 
 
 def d2d_cross_entropy(

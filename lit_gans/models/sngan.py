@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.spectral import normalise_spectrally
 
@@ -42,16 +43,12 @@ class SNGAN(GAN):
         normalise_spectrally(discriminator, n_power_iterations)
         super().__init__(generator, discriminator, n_critic=n_critic, betas=betas, **kwargs)
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 16, negated."""
-        real_logits = self.discriminate(real, y)
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_logits = self.discriminate(real)
+        fake_logits = self.discriminate(fake)
         return {"real": F.relu(1 - real_logits).mean(), "fake": F.relu(1 + fake_logits).mean()}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 17."""
-        return {"adversarial": -self.discriminate(fake, y if y_fake is None else y_fake).mean()}
+        return {"adversarial": -self.discriminate(fake).mean()}

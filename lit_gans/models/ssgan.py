@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_gans.functional import Batch, Terms, as_batch
 from lit_gans.models.mechanics.arguments import not_negative
 from lit_gans.models.sngan import SNGAN
 
@@ -51,28 +52,24 @@ class SSGAN(SNGAN):
         """A score for each of four angles."""
         return 4
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 4 with the hinge loss."""
-        real_logits = self.discriminate(real, y)[0]
-        fake_logits = self.discriminate(fake, y if y_fake is None else y_fake)[0]
+        real_logits = self.discriminate(real)[0]
+        fake_logits = self.discriminate(fake)[0]
         terms = {"real": F.relu(1 - real_logits).mean(), "fake": F.relu(1 + fake_logits).mean()}
-        return {**terms, "rotation": self.d_rotation * self.rotation_loss(real, y)}
+        return {**terms, "rotation": self.d_rotation * self.rotation_loss(real)}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 3 with the hinge loss."""
-        y = y if y_fake is None else y_fake
-        adversarial = -self.discriminate(fake, y)[0].mean()
-        return {"adversarial": adversarial, "rotation": self.g_rotation * self.rotation_loss(fake, y)}
+        adversarial = -self.discriminate(fake)[0].mean()
+        return {"adversarial": adversarial, "rotation": self.g_rotation * self.rotation_loss(fake)}
 
-    def rotation_loss(self, x: Tensor, y: Tensor | None) -> Tensor:
+    def rotation_loss(self, batch: Batch) -> Tensor:
         """Cross entropy of the angle of square images (N, C, S, S), each rotated by its own."""
+        x, y = as_batch(batch)
         if x.ndim != 4 or x.shape[2] != x.shape[3]:
             raise ValueError(f"SSGAN rotates square images (N, C, S, S), got {tuple(x.shape)}")
         turns = torch.randint(4, (len(x),), generator=self.rng, device=x.device)
         every = torch.arange(len(x), device=x.device)
         rotated = torch.stack([x, *(x.rot90(k, (2, 3)) for k in (1, 2, 3))])[turns, every]
-        return F.cross_entropy(self.discriminate(rotated, y)[1], turns)
+        return F.cross_entropy(self.discriminate(Batch(rotated, y))[1], turns)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_gans.functional import gamma_for, input_gradient_norm, path_lengths
+from lit_gans.functional import Batch, Terms, gamma_for, path_lengths
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import at_least, not_negative
 from lit_gans.models.mechanics.styles import StyleModule
@@ -65,23 +65,19 @@ class StyleGAN2(StyleModule, GAN):
         self.style_mixing = style_mixing
         self.register_buffer("mean_length", torch.zeros(()))
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """GAN's terms and R1 (section 4.1 of the paper on StyleGAN, and appendix B)."""
-        terms = super().discriminator_loss(real, fake, y, y_fake)
+        terms = super().discriminator_loss(real, fake)
         if scale := self.lazy(self.r1_every):
-            gamma = gamma_for(real, self.batch_images) if self.r1_gamma is None else self.r1_gamma
-            terms["r1"] = scale * gamma / 2 * input_gradient_norm(self.discriminate, real, y).square().mean()
+            gamma = gamma_for(real.x, self.batch_images) if self.r1_gamma is None else self.r1_gamma
+            terms["r1"] = scale * gamma / 2 * self.slope(real).square().mean()
         return terms
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """GAN's term and the path length (equation 4), on half the batch (appendix B)."""
-        terms = super().generator_loss(real, fake, y, y_fake)
+        terms = super().generator_loss(real, fake)
         if self.pl_weight and (scale := self.lazy(self.pl_every)):
-            n, y = max(-(-len(fake) // 2), min(len(fake), 2)), y if y_fake is None else y_fake
+            n, y = max(-(-len(fake.x) // 2), min(len(fake.x), 2)), fake.y
             z = self.draw_latents(n, self.rng)
             lengths = path_lengths(self.generator, z, None if y is None else y[:n], self.rng)
             mean = self.follow(self.mean_length, self.joint(lengths).mean(), rate=0.01)

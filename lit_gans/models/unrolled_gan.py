@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import at_least
 from lit_gans.models.mechanics.unrolling import Moments, adam_moments, adam_step
@@ -47,34 +48,32 @@ class UnrolledGAN(GAN):
         at_least(0, steps=steps)
         self.steps = steps
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equations 7 to 10: what the discriminator of k steps ahead loses, the generator wins."""
         moments = adam_moments(self)
         try:
             for _ in range(self.steps):
-                moments = self.look_ahead(moments, real, fake, y, y_fake)
-            return {name: -term for name, term in self.discriminator_loss(real, fake, y, y_fake).items()}
+                moments = self.look_ahead(moments, real, fake)
+            return {name: -term for name, term in self.discriminator_loss(real, fake).items()}
         finally:
             self._ahead = None
 
-    def look_ahead(self, moments: Moments, *batch: Tensor | None) -> Moments:
-        """Move the discriminator that ``discriminate`` asks by one step, with a graph back to the generated images."""
+    def look_ahead(self, moments: Moments, real: Batch, fake: Batch) -> Moments:
+        """Move the discriminator that ``judge`` asks by one step, with a graph back to the generated images."""
         if self._ahead is None:
             self._ahead = {name: p.detach().requires_grad_() for name, p in self.discriminator.named_parameters()}
             self._ahead |= {name: buffer.clone() for name, buffer in self.discriminator.named_buffers()}
         moving = {name: value for name, value in self._ahead.items() if value.requires_grad}
         with torch.enable_grad():
-            loss = torch.stack(list(self.discriminator_loss(*batch).values())).sum()  # type: ignore[arg-type]
+            loss = torch.stack(list(self.discriminator_loss(real, fake).values())).sum()
             gradients = torch.autograd.grad(loss, list(moving.values()), create_graph=True)
         moved, moments = adam_step(list(moving.values()), [self.joint_mean(g) for g in gradients], moments)
         self._ahead |= zip(moving, moved, strict=True)
         return moments
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
         """What the discriminator returns after ``augment``; that of steps ahead within the generator's loss."""
         if self._ahead is None:
-            return super().discriminate(x, y)
+            return super().judge(x, y)
         x = x if self.augment is None else self.augment(x)
         return functional_call(self.discriminator, self._ahead, (x,) if y is None else (x, y))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, RMSprop
 
+from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN, Closure
 from lit_gans.models.mechanics.base import Player
 
@@ -46,19 +47,15 @@ class WGAN(GAN):
         super().__init__(generator, discriminator, n_critic=n_critic, g_lr=g_lr, d_lr=d_lr, **kwargs)
         self.clip = clip
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 2, negated: its maximum over w estimates the Wasserstein distance."""
-        real_score = self.discriminate(real, y)
-        fake_score = self.discriminate(fake, y if y_fake is None else y_fake)
+        real_score = self.discriminate(real)
+        fake_score = self.discriminate(fake)
         return {"real": -real_score.mean(), "fake": fake_score.mean()}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 3, as the value whose gradient it is."""
-        return {"adversarial": -self.discriminate(fake, y if y_fake is None else y_fake).mean()}
+        return {"adversarial": -self.discriminate(fake).mean()}
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """Algorithm 1, lines 6 and 11: RMSProp."""

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from lit_gans.functional import input_gradient_norm, interpolate
+from lit_gans.functional import Batch, Terms, interpolate
 from lit_gans.models.gan import GAN
 from lit_gans.models.mechanics.arguments import not_negative
 
@@ -50,18 +50,14 @@ class WGANGP(GAN):
         not_negative(gp_weight=gp_weight)
         self.gp_weight = gp_weight
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 3; the interpolates take the labels of the real samples."""
-        real_score = self.discriminate(real, y)
-        fake_score = self.discriminate(fake, y if y_fake is None else y_fake)
-        slope = input_gradient_norm(self.discriminate, interpolate(real, fake, self.rng), y)
+        real_score = self.discriminate(real)
+        fake_score = self.discriminate(fake)
+        slope = self.slope(interpolate(real, fake, self.rng))
         penalty = self.gp_weight * (slope - 1).square().mean()
         return {"real": -real_score.mean(), "fake": fake_score.mean(), "gradient_penalty": penalty}
 
-    def generator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Algorithm 1, line 12."""
-        return {"adversarial": -self.discriminate(fake, y if y_fake is None else y_fake).mean()}
+        return {"adversarial": -self.discriminate(fake).mean()}

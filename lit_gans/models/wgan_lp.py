@@ -1,8 +1,6 @@
 """WGAN-LP: Petzka et al. 2018, "On the regularization of Wasserstein GANs", ICLR, arXiv:1709.08894."""
 
-from torch import Tensor
-
-from lit_gans.functional import input_gradient_norm, interpolate
+from lit_gans.functional import Batch, Terms, interpolate
 from lit_gans.models.wgan_gp import WGANGP
 
 __all__ = ("WGANLP",)
@@ -23,12 +21,10 @@ class WGANLP(WGANGP):
 
     slope_target = None  # flatter is well, too
 
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 8; the interpolates take the labels of the real samples."""
-        real_score = self.discriminate(real, y)
-        fake_score = self.discriminate(fake, y if y_fake is None else y_fake)
-        slope = input_gradient_norm(self.discriminate, interpolate(real, fake, self.rng), y)
+        real_score = self.discriminate(real)
+        fake_score = self.discriminate(fake)
+        slope = self.slope(interpolate(real, fake, self.rng))
         penalty = self.gp_weight * (slope - 1).relu().square().mean()
         return {"real": -real_score.mean(), "fake": fake_score.mean(), "lipschitz_penalty": penalty}

@@ -4,22 +4,23 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from lit_gans.functional import Batch
+
 __all__ = ("Regularizer",)
 
 
 class Regularizer(nn.Module):
     """A penalty that any paper can be combined with: it knows no variant, and asks ``model.discriminate`` itself.
 
-    In an update of the discriminator the same images under the same labels are shown once: what the loss or another
-    add-on has asked costs no second forward pass. Nor do slopes, at images that ``slopes_at`` names, where one pass is
-    like another and in float32. For a second opinion, under other dropout or augmentation, ask about a clone of the
-    images.
+    In an update of the discriminator each batch is shown once: what the loss or another add-on has asked of ``real`` or
+    ``fake`` costs no second forward pass. Nor do slopes, at batches that ``slopes_at`` names, where one pass is like
+    another and in float32. For a second opinion, under other dropout or augmentation, ask about a batch of your own,
+    ``Batch(real.x, real.y)``.
 
     A subclass sets ``player`` (whose loss it joins) and ``name`` (its log key ``train/{d,g}_<name>``), and defines
-    ``forward(model, real, fake, y)`` → scalar, or ``forward(model, real, fake, y, y_fake=None)`` if it reads the labels
-    of generated images where they differ from ``y``. It is evaluated at every ``every``-th update of its player and
-    then scaled by ``every``, so that its expected weight stays the same ("lazy regularisation", Karras et al. 2020,
-    appendix B). Its buffers are saved with the model.
+    ``forward(model, real, fake)`` → scalar, of batches as the hooks of the model get them. It is evaluated at every
+    ``every``-th update of its player and then scaled by ``every``, so that its expected weight stays the same ("lazy
+    regularisation", Karras et al. 2020, appendix B). Its buffers are saved with the model.
 
     Args:
         weight: Factor of the penalty in the player's loss.
@@ -52,10 +53,10 @@ class Regularizer(nn.Module):
             raise ValueError(f"{type(self).__name__}: weight must not be negative, got {weight}")
         self.weight, self.every = weight, every
 
-    def weight_of(self, model: Any, real: Tensor) -> float:
+    def weight_of(self, model: Any, real: Batch) -> float:
         """The factor for these images."""
         return self.weight
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
-        """The unweighted penalty, a scalar; ``model`` is the GAN, ``y`` labels ``real``."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(model, real, fake, y)")
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
+        """The unweighted penalty, a scalar; ``model`` is the GAN."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(model, real, fake)")

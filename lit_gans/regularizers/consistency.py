@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_gans.functional import logits_of
+from lit_gans.functional import Batch, as_batch, logits_of
 from lit_gans.regularizers.base import Regularizer
 
 __all__ = ("Consistency", "LatentDiversity", "flip_and_shift")
@@ -78,24 +78,24 @@ class Consistency(Regularizer):
         self.weights, self.sigma = (real, fake, latent), sigma
         self.augment = flip_and_shift if augment is None else augment
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Algorithm 1 of CR, and algorithms 1 and 2 of ICR, without λ."""
 
-        def distance(one: Tensor, other: Tensor, labels: Tensor | None) -> Tensor:
-            other = other.view_as(other)  # asked about anew, if T gives back what it was given
-            answer, other_answer = (logits_of(model.discriminate(x, labels)).float() for x in (one, other))
-            return (answer - other_answer).square().mean()
+        def distance(one: Batch, moved: Tensor) -> Tensor:
+            answers = (logits_of(model.discriminate(batch)).float() for batch in (one, Batch(moved, one.y)))
+            return (next(answers) - next(answers)).square().mean()
 
-        labels, total = y if y_fake is None else y_fake, torch.zeros((), device=real.device)
+        real, fake = as_batch(real), as_batch(fake)
+        total = torch.zeros((), device=real.x.device)
         of_real, of_fake, of_latents = self.weights
         if of_real:
-            total = total + of_real * distance(real, self.augment(real), y)
+            total = total + of_real * distance(real, self.augment(real.x))
         if of_fake:
-            total = total + of_fake * distance(fake, self.augment(fake), labels)
+            total = total + of_fake * distance(fake, self.augment(fake.x))
         if of_latents:
             with torch.no_grad():
-                pair = neighbours(model, len(fake), labels, self.sigma)
-            total = total + of_latents * distance(*pair, labels)
+                one, other = neighbours(model, len(fake.x), fake.y, self.sigma)
+            total = total + of_latents * distance(Batch(one, fake.y), other)
         return total
 
 
@@ -118,9 +118,9 @@ class LatentDiversity(Regularizer):
             raise ValueError(f"LatentDiversity: sigma must not be negative, got {sigma}")
         self.sigma = sigma
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Algorithm 2 without λ: the mean over pixels, so that it does not grow with the size of images."""
-        one, other = neighbours(model, len(fake), y if y_fake is None else y_fake, self.sigma)
+        one, other = neighbours(model, len(as_batch(fake).x), as_batch(fake).y, self.sigma)
         return -(one - other).float().square().mean()
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from lit_gans.functional import input_gradient_norm, interpolate, perturb
+from lit_gans.functional import Batch, interpolate, perturb
 from lit_gans.regularizers.base import Regularizer
 
 __all__ = ("GradientPenalty",)
@@ -57,16 +57,17 @@ class GradientPenalty(Regularizer):
         self.slope_target = None if one_sided else center
         self.slopes_at = (at,) if at in ("real", "fake") else ()
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """The penalty without λ; points between samples take the labels of the real ones."""
         match self.at:
             case "real":
-                x = real
+                points = real
             case "fake":
-                x, y = fake, y if y_fake is None else y_fake
+                points = fake
             case "interpolated":
-                x = interpolate(real, fake, model.rng)
+                points = interpolate(real, fake, model.rng)
             case "perturbed":
-                x = perturb(real, self.noise, model.rng)
-        excess = input_gradient_norm(model.discriminate, x, y) - self.center
-        return (excess.relu() if self.one_sided else excess).square().mean()
+                points = perturb(real, self.noise, model.rng)
+        excess = model.slope(points) - self.center
+        penalty: Tensor = (excess.relu() if self.one_sided else excess).square().mean()
+        return penalty

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_gans.functional import logits_of
+from lit_gans.functional import Batch, logits_of
 from lit_gans.regularizers.base import Regularizer
 
 __all__ = ("LeCam",)
@@ -50,10 +50,10 @@ class LeCam(Regularizer):
         self.register_buffer("anchors", torch.zeros(2))  # of real and of generated images
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Equation 3, with averages that include this batch."""
-        of_real = logits_of(model.discriminate(real, y)).to(self.anchors.dtype)
-        of_fake = logits_of(model.discriminate(fake, y if y_fake is None else y_fake)).to(self.anchors.dtype)
+        of_real = logits_of(model.discriminate(real)).to(self.anchors.dtype)
+        of_fake = logits_of(model.discriminate(fake)).to(self.anchors.dtype)
         means = model.mean_of_ranks(torch.stack([of_real.mean(), of_fake.mean()]))
         anchors = torch.where(self.begun, self.anchors.lerp(means, 1 - self.decay), means)
         if model.turn is not None:

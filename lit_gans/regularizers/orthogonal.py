@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lit_gans.functional import off_diagonal_gram
+from lit_gans.functional import Batch, off_diagonal_gram
 from lit_gans.regularizers.base import Regularizer
 
 __all__ = ("Orthogonal",)
@@ -35,7 +35,7 @@ class Orthogonal(Regularizer):
             raise ValueError(f"Orthogonal: player must be discriminator or generator, got {player!r}")
         self.player = player
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Equation 3 without β."""
         penalty = off_diagonal_gram(model.network(self.player))
         if torch.is_grad_enabled() and not penalty.requires_grad:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_gans.functional import path_lengths
+from lit_gans.functional import Batch, as_batch, path_lengths
 from lit_gans.regularizers.base import Regularizer
 
 __all__ = ("PathLength",)
@@ -37,10 +37,10 @@ class PathLength(Regularizer):
         self.shrink, self.decay = shrink, decay
         self.register_buffer("mean_length", torch.zeros(()))
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Equation 4 without γ_pl; the average includes this batch."""
-        n = max(-(-len(fake) // self.shrink), min(len(fake), 2))  # two at least, for batch norm
-        labels = y if y_fake is None else y_fake
+        images, labels = as_batch(fake)
+        n = max(-(-len(images) // self.shrink), min(len(images), 2))  # two at least, for batch norm
         z = model.draw_latents(n, model.rng)
         lengths = path_lengths(model.generator, z, None if labels is None else labels[:n], model.rng)
         mean = model.follow(self.mean_length, model.joint(lengths).mean(), rate=1 - self.decay)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_gans.functional import gamma_for, input_gradient_norm
+from lit_gans.functional import Batch, as_batch, gamma_for
 from lit_gans.regularizers.base import Regularizer
 
 __all__ = ("R1", "R2")
@@ -27,13 +27,14 @@ class R1(Regularizer):
         super().__init__(0.0 if weight is None else weight, every)
         self.by_rule = weight is None
 
-    def weight_of(self, model: Any, real: Tensor) -> float:
+    def weight_of(self, model: Any, real: Batch) -> float:
         """γ as given, or by the rule."""
-        return gamma_for(real, model.batch_images) if self.by_rule else self.weight
+        return gamma_for(as_batch(real).x, model.batch_images) if self.by_rule else self.weight
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Equation 9 without γ."""
-        return input_gradient_norm(model.discriminate, real, y).square().mean() / 2
+        slopes: Tensor = model.slope(real)
+        return slopes.square().mean() / 2
 
 
 class R2(R1):
@@ -44,6 +45,7 @@ class R2(R1):
 
     name, slopes_at = "r2", ("fake",)
 
-    def forward(self, model: Any, real: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None = None) -> Tensor:
+    def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Equation 10 without γ."""
-        return input_gradient_norm(model.discriminate, fake, y if y_fake is None else y_fake).square().mean() / 2
+        slopes: Tensor = model.slope(fake)
+        return slopes.square().mean() / 2

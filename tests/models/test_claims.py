@@ -27,7 +27,7 @@ from toys import (
     weights,
 )
 
-from lit_gans.functional import mix_seed, path_lengths
+from lit_gans.functional import Batch, mix_seed, path_lengths
 from lit_gans.models import DRAGAN, GAN, LSGAN, R3GAN, WGANGP, WGANLP, HingeGAN, MinimaxGAN, PacGAN, StyleGAN2
 from lit_gans.models.ebgan import pulling_away
 from lit_gans.models.mechanics.truncation import truncated_normal
@@ -43,7 +43,7 @@ from lit_gans.networks import (
 def pull(model, x):
     """The gradient of the generator's loss at one generated sample."""
     x = torch.tensor([[x]], requires_grad=True)
-    (gradient,) = torch.autograd.grad(sum(model.generator_loss(torch.zeros(1, 1), x, None).values()), x)
+    (gradient,) = torch.autograd.grad(sum(model.generator_loss(torch.zeros(1, 1), x).values()), x)
     return gradient.item()
 
 
@@ -66,7 +66,7 @@ def test_hinge_gan_has_no_gradient_beyond_the_margin():
     psi = model.discriminator.psi
     for inside in (False, True):
         x = torch.full((3, 1), 0.25 if inside else 0.75)  # D = ±0.5, ±1.5
-        loss = sum(model.discriminator_loss(x, -x, None).values())
+        loss = sum(model.discriminator_loss(x, -x).values())
         (gradient,) = torch.autograd.grad(loss, psi)
         assert gradient.item() == pytest.approx(-0.5 if inside else 0.0)
 
@@ -74,7 +74,7 @@ def test_hinge_gan_has_no_gradient_beyond_the_margin():
 @pytest.mark.parametrize(("psi", "expected"), [(0.4, 0.0), (1.0, 0.0), (1.5, 2.5)])
 def test_wgan_lp_is_one_sided(psi, expected):
     def penalty(cls, key):
-        return cls(Point(), Slope(psi=psi)).discriminator_loss(torch.randn(4, 1), torch.randn(4, 1), None)[key].item()
+        return cls(Point(), Slope(psi=psi)).discriminator_loss(torch.randn(4, 1), torch.randn(4, 1))[key].item()
 
     assert penalty(WGANLP, "lipschitz_penalty") == pytest.approx(expected)
     assert penalty(WGANGP, "gradient_penalty") == pytest.approx(10 * (psi - 1) ** 2, abs=1e-6)
@@ -89,7 +89,7 @@ def test_dragan_looks_at_slopes_about_real_points_only():
 
     seen, real = [], torch.zeros(2000, 3)
     model = DRAGAN(Point(), Spy(), noise=0.3)
-    terms = model.discriminator_loss(real, torch.full((2000, 3), 50.0), None)
+    terms = model.discriminator_loss(real, torch.full((2000, 3), 50.0))
     (points,) = seen
     assert points.std().item() == pytest.approx(0.3, rel=0.05)
     assert points.abs().max() < 2
@@ -100,7 +100,7 @@ def test_dragan_looks_at_slopes_about_real_points_only():
 def test_ragans_generator_learns_from_the_real_term_too():
     model = build("RaGAN")
     fake = images(8, seed=3).requires_grad_()
-    terms = model.generator_loss(images(8), fake, None)
+    terms = model.generator_loss(images(8), fake)
     for name in ("real", "fake"):
         (gradient,) = torch.autograd.grad(terms[name], fake, retain_graph=True)
         assert gradient.abs().max() > 1e-5, name
@@ -125,9 +125,9 @@ def test_ebgan_leaves_energies_beyond_the_margin_alone():
     fake = images(8, seed=2) * 3  # far from what the autoencoder draws
     energies = model.discriminate(fake)
     assert energies.min() > 0.5
-    assert model.discriminator_loss(images(8), fake, None)["fake"].item() == 0
+    assert model.discriminator_loss(images(8), fake)["fake"].item() == 0
     model.margin = 100.0
-    assert model.discriminator_loss(images(8), fake, None)["fake"].item() == pytest.approx(
+    assert model.discriminator_loss(images(8), fake)["fake"].item() == pytest.approx(
         100 - energies.mean().item(), rel=1e-5
     )
 
@@ -189,7 +189,7 @@ def test_the_unrolled_gradient_goes_through_the_steps_ahead(steps):
     real, fake = images(4).double(), images(4, seed=2).double().requires_grad_()
 
     def loss(x):
-        return sum(model.generator_loss(real, x, None).values())
+        return sum(model.generator_loss(real, x).values())
 
     (gradient,) = torch.autograd.grad(loss(fake), fake)
     step = torch.zeros_like(fake)
@@ -199,7 +199,7 @@ def test_the_unrolled_gradient_goes_through_the_steps_ahead(steps):
     # what the discriminator ahead makes of samples that do not move it differs
     state = {key: value.clone() for key, value in model.discriminator.state_dict().items()}
     still = build("UnrolledGAN", steps=0).double()
-    (plain,) = torch.autograd.grad(sum(still.generator_loss(real, fake, None).values()), fake)
+    (plain,) = torch.autograd.grad(sum(still.generator_loss(real, fake).values()), fake)
     assert (gradient - plain).abs().max() > 1e-4
     assert all(torch.equal(value, state[key]) for key, value in model.discriminator.state_dict().items())
     assert model._ahead is None
@@ -220,7 +220,10 @@ def test_an_accurate_head_lowers_both_losses_of_acgan():
     for sure in (0.0, 5.0):
         model = build("ACGAN")
         model.discriminator = Head(sure)
-        d_terms, g_terms = model.discriminator_loss(x, x, y), model.generator_loss(x, x, y)
+        d_terms, g_terms = (
+            model.discriminator_loss(Batch(x, y), Batch(x, y)),
+            model.generator_loss(Batch(x, y), Batch(x, y)),
+        )
         losses[sure] = [d_terms["real_class"].item(), d_terms["fake_class"].item(), g_terms["fake_class"].item()]
     assert losses[0.0] == pytest.approx([math.log(3)] * 3)
     assert losses[5.0] == pytest.approx([math.log(1 + 2 * math.exp(-5))] * 3, rel=1e-4)
@@ -263,7 +266,7 @@ def test_ssgan_rotates_real_images_for_d_and_generated_ones_for_g():
         model.rng.manual_seed(0)
         loss = model.discriminator_loss if player == "d" else model.generator_loss
         model.eval()  # no power iteration in between
-        return loss(real, fake, None)["rotation"].item()
+        return loss(real, fake)["rotation"].item()
 
     assert terms("d", real, fake) == terms("d", real, -fake) != terms("d", -real, fake)
     assert terms("g", real, fake) == terms("g", -real, fake) != terms("g", real, -fake)
@@ -278,7 +281,7 @@ def test_ssgan_rotates_real_images_for_d_and_generated_ones_for_g():
     model.discriminator = Compass()
     x = torch.zeros(6, 1, 4, 4)
     x[:, 0, 0, 0] = 1
-    assert model.rotation_loss(x, None).item() == pytest.approx(0, abs=1e-6)
+    assert model.rotation_loss(x).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["SAGAN", "BigGAN", "ReACGAN"])
@@ -411,7 +414,7 @@ def test_lazy_penalties_of_stylegan2_are_the_eager_ones_in_expectation():
             for player in ("discriminator", "generator"):
                 model.reseed(0)
                 model.mean_length.zero_()
-                terms = model.play(player, images(4), torch.ones(4, LATENT), None, None, step)
+                terms = model.play(player, images(4), torch.ones(4, LATENT), None, step)
                 for key in sums.keys() & terms.keys():
                     sums[key] += terms[key].item()
         return sums

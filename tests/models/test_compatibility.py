@@ -42,8 +42,8 @@ class PathByName(Regularizer):
 
     name, player = "path_length", "generator"
 
-    def forward(self, model, real, fake, y):
-        return fake.square().mean()
+    def forward(self, model, real, fake):
+        return fake.x.square().mean()
 
 
 class Plain(PathByName):
@@ -279,7 +279,7 @@ def test_a_sigmoid_within_the_discriminator_is_left_in_peace(tmp_path):
 
 def test_a_loss_of_ones_own_may_take_probabilities(tmp_path):
     class OnProbabilities(GAN):
-        def discriminator_loss(self, real, fake, y):
+        def discriminator_loss(self, real, fake):
             return {"real": -self.discriminate(real).log().mean(), "fake": -(1 - self.discriminate(fake)).log().mean()}
 
     assert sentences(gan(OnProbabilities, discriminator=Beyond(nn.Sigmoid())), tmp_path) == {}

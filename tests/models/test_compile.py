@@ -100,13 +100,13 @@ def model_of(case, **kwargs):
 def play(model, player, n, seed, channels=1):
     """A player's terms and gradients on one batch."""
     real = images(n * channels, seed=seed).view(n, channels, 6, 6)
-    real, y = model.images_and_labels((real, torch.arange(n) % CLASSES))
+    real = model.real_of((real, torch.arange(n) % CLASSES))
     torch.manual_seed(seed)
     model.reseed(seed)
     model.zero_grad()
     with frozen(list(model.discriminator.parameters())) if player == "generator" else nullcontext():
-        z, y_fake = model.draw_latents(n, model.rng), model.labels_of_fakes(y, n)
-        terms = model.play(player, real, z, y, y_fake, step=0)
+        z, y_fake = model.draw_latents(n, model.rng), model.labels_of_fakes(real.y, n)
+        terms = model.play(player, real, z, y_fake, step=0)
         sum(terms.values()).backward()
     return terms, [p.grad for p in model.network(player).parameters()]
 
@@ -239,8 +239,8 @@ class Slope(Regularizer):
 
     name = "slope"
 
-    def forward(self, model, real, fake, y):
-        x = real.clone().requires_grad_() if self.player == "discriminator" else fake
+    def forward(self, model, real, fake):
+        x = real.x.clone().requires_grad_() if self.player == "discriminator" else fake.x
         (gradient,) = torch.autograd.grad(model.discriminate(x).sum(), x, create_graph=True)
         return gradient.square().mean()
 

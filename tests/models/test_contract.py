@@ -27,6 +27,7 @@ from toys import (
     weights,
 )
 
+from lit_gans.functional import Batch
 from lit_gans.models import GAN, WGANGP, AdaptiveClip, NormClip, ValueClip
 from lit_gans.regularizers import R1, Regularizer
 
@@ -213,7 +214,10 @@ def test_hooks_return_scalar_terms_and_leave_their_inputs_alone(name):
     real, y = images(8), labels(name, 8)
     fake = model.generate(torch.randn(8, LATENT), y)
     kept = real.clone(), fake.detach().clone()
-    d_terms, g_terms = model.discriminator_loss(real, fake.detach(), y), model.generator_loss(real, fake, y)
+    d_terms, g_terms = (
+        model.discriminator_loss(Batch(real, y), Batch(fake.detach(), y)),
+        model.generator_loss(Batch(real, y), Batch(fake, y)),
+    )
     for terms in (d_terms, g_terms):
         assert terms
         assert all(isinstance(key, str) and value.shape == () and value.requires_grad for key, value in terms.items())
@@ -277,10 +281,10 @@ def test_labels_reach_the_discriminator_with_their_own_images():
 
     model = GAN(Generator(CLASSES), Picky(), latent_dim=LATENT, num_classes=3)
     zeros, y, y_fake = torch.zeros(2, 1, 6, 6), torch.tensor([0, 1]), torch.tensor([2, 2])
-    terms = model.discriminator_loss(zeros, zeros, y, y_fake)
+    terms = model.discriminator_loss(Batch(zeros, y), Batch(zeros, y_fake))
     assert terms["real"].item() == pytest.approx((math.log(2) + math.log1p(math.exp(-2))) / 2)
     assert terms["fake"].item() == pytest.approx(math.log1p(math.exp(4)))
-    assert model.discriminator_loss(zeros, zeros, y)["fake"].item() == pytest.approx(
+    assert model.discriminator_loss(Batch(zeros, y), Batch(zeros, y))["fake"].item() == pytest.approx(
         (math.log(2) + math.log1p(math.exp(2))) / 2
     )
 
@@ -310,7 +314,7 @@ def test_ema_is_the_recursion_and_buffers_are_copied(tmp_path):
 
 def test_ema_in_kimg_halves_after_so_many_images(tmp_path):
     class Still(GAN):
-        def generator_loss(self, real, fake, y):
+        def generator_loss(self, real, fake):
             return {"nothing": 0 * fake.sum()}
 
     for rampup, decay in ((None, 0.5), (0.5, 0.5 ** (16 / 8) * 0.5 ** (16 / 16))):
@@ -401,7 +405,7 @@ def test_add_on_penalties_join_the_loss_lazily(tmp_path, monkeypatch):
     class Constant(Regularizer):
         name, double_backward = "constant", False
 
-        def forward(self, model, real, fake, y):
+        def forward(self, model, real, fake):
             calls.append(model.trainer.global_step)
             return torch.ones((), requires_grad=True)
 
@@ -450,7 +454,7 @@ def test_a_lazy_penalty_of_the_generator_counts_its_own_updates(tmp_path):
     class Constant(Regularizer):
         name, player, double_backward = "constant", "generator", False
 
-        def forward(self, model, real, fake, y):
+        def forward(self, model, real, fake):
             calls.append(1)
             return torch.ones((), requires_grad=True)
 

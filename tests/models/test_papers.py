@@ -25,6 +25,7 @@ from toys import (
 )
 
 from lit_gans.functional import (
+    Batch,
     clip_grad_adaptive_,
     input_gradient_norm,
     interpolate,
@@ -65,9 +66,9 @@ def vector_field(cls, **kwargs):
     model = cls(Point(), Slope(), latent_dim=1, **kwargs)
     real, z = torch.zeros(4, 1), torch.zeros(4, 1)
     y = torch.zeros(4, dtype=torch.int64) if model.num_classes else None
-    d_loss = sum(model.discriminator_loss(real, model.generate(z, y).detach(), y).values())
+    d_loss = sum(model.discriminator_loss(Batch(real, y), Batch(model.generate(z, y).detach(), y)).values())
     (d_grad,) = torch.autograd.grad(d_loss, model.discriminator.psi)
-    g_loss = sum(model.generator_loss(real, model.generate(z, y), y).values())
+    g_loss = sum(model.generator_loss(Batch(real, y), Batch(model.generate(z, y), y)).values())
     (g_grad,) = torch.autograd.grad(g_loss, model.generator.theta)
     return d_loss.item(), d_grad.item(), g_loss.item(), g_grad.item()
 
@@ -166,14 +167,14 @@ def test_dirac_gan(cls, kwargs, expected):
 def test_gan_optimal_discriminator_value_is_minus_log_4():
     """Theorem 1: with equal distributions the optimal D is 1/2 and the value is -log 4."""
     model = GAN(Point(), Slope(psi=0.0), latent_dim=1)
-    terms = model.discriminator_loss(torch.randn(8, 1), torch.randn(8, 1), None)
+    terms = model.discriminator_loss(torch.randn(8, 1), torch.randn(8, 1))
     assert sum(terms.values()).item() == pytest.approx(math.log(4))
 
 
 def test_gan_generator_gradient_does_not_vanish_when_the_discriminator_wins():
     x = torch.full((1, 1), 30.0, requires_grad=True)
     model = GAN(Point(), Slope(psi=-1.0), latent_dim=1)  # D(fake) = σ(-30)
-    (non_saturating,) = torch.autograd.grad(model.generator_loss(x, x, None)["adversarial"], x)
+    (non_saturating,) = torch.autograd.grad(model.generator_loss(x, x)["adversarial"], x)
     (saturating,) = torch.autograd.grad(torch.log(1 - torch.sigmoid(-x)).mean(), x)
     assert non_saturating.item() == pytest.approx(1.0, abs=1e-6)
     assert saturating.item() == pytest.approx(0.0, abs=1e-6)
@@ -230,12 +231,12 @@ def test_wgan_critic_estimates_the_wasserstein_distance_up_to_its_slope(tmp_path
     """Equation 2 at its maximum over |ψ| <= c: c · |E x - E G(z)|, the distance of two points times c."""
 
     class Still(WGAN):
-        def generator_loss(self, real, fake, y):
-            return {"nothing": 0 * fake.sum()}
+        def generator_loss(self, real, fake):
+            return {"nothing": 0 * fake.x.sum()}
 
     model = Still(Point(), Slope(psi=0.0), latent_dim=1, clip=0.5, d_lr=0.05)
     trainer(tmp_path, max_steps=60).fit(model, Batches(*[torch.zeros(4, 1)] * 60))
-    terms = model.discriminator_loss(torch.zeros(4, 1), torch.full((4, 1), THETA), None)
+    terms = model.discriminator_loss(torch.zeros(4, 1), torch.full((4, 1), THETA))
     assert -sum(terms.values()).item() == pytest.approx(0.5 * THETA, abs=1e-6)
 
 
@@ -244,7 +245,7 @@ def test_wgan_gp_of_a_linear_critic_is_ten_times_its_slope_less_one_squared(shap
     torch.manual_seed(0)
     critic = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 1))
     model = WGANGP(Point(), critic, latent_dim=1)
-    terms = model.discriminator_loss(torch.randn(6, *shape), torch.randn(6, *shape), None)
+    terms = model.discriminator_loss(torch.randn(6, *shape), torch.randn(6, *shape))
     slope = critic[1].weight.norm().item()
     assert terms["gradient_penalty"].item() == pytest.approx(10 * (slope - 1) ** 2, rel=1e-5)
     assert (model.n_critic, model.lrs, model.betas) == (5, (1e-4, 1e-4), (0.0, 0.9))
@@ -256,7 +257,7 @@ def test_wgan_gp_penalty_against_finite_differences_in_float64():
     model = WGANGP(Point(), critic, latent_dim=1)
     real, fake = torch.randn(3, 1, 2, 2).double(), torch.randn(3, 1, 2, 2).double()
     model.rng.manual_seed(1)
-    penalty = model.discriminator_loss(real, fake, None)["gradient_penalty"]
+    penalty = model.discriminator_loss(real, fake)["gradient_penalty"]
     alpha = torch.rand(3, generator=torch.Generator().manual_seed(1), dtype=torch.float64).view(3, 1, 1, 1)
     x = alpha * real + (1 - alpha) * fake
     slopes = torch.stack(
@@ -276,7 +277,7 @@ def test_wgan_gp_penalty_against_finite_differences_in_float64():
         with torch.no_grad():
             weight.add_(sign * step)
         model.rng.manual_seed(1)
-        value = model.discriminator_loss(real, fake, None)["gradient_penalty"].item()
+        value = model.discriminator_loss(real, fake)["gradient_penalty"].item()
         with torch.no_grad():
             weight.sub_(sign * step)
         return value
@@ -286,8 +287,8 @@ def test_wgan_gp_penalty_against_finite_differences_in_float64():
 
 def test_wgan_gp_pulls_a_critic_to_slope_one(tmp_path):
     class Still(WGANGP):
-        def generator_loss(self, real, fake, y):
-            return {"nothing": 0 * fake.sum()}
+        def generator_loss(self, real, fake):
+            return {"nothing": 0 * fake.x.sum()}
 
     model = Still(Point(), Slope(psi=3.0), latent_dim=1, d_optimizer=partial(torch.optim.SGD, lr=0.02))
     trainer(tmp_path, max_steps=300).fit(model, Batches(*[torch.zeros(8, 1)] * 300))
@@ -317,7 +318,7 @@ def test_sngan_normalises_every_layer_to_spectral_norm_one(tmp_path):
 def test_sngan_hinge_has_no_gradient_beyond_the_margin():
     model = SNGAN(Point(), Slope(psi=-3.0), latent_dim=1)
     real = torch.full((2, 1), -1.0)  # D = 3 > 1
-    terms = model.discriminator_loss(real, -real, None)
+    terms = model.discriminator_loss(real, -real)
     assert {key: value.item() for key, value in terms.items()} == {"real": 0.0, "fake": 0.0}
 
 
@@ -349,7 +350,7 @@ def test_cgan_learns_which_label_goes_with_which_image(tmp_path):
 
 def test_r1_of_a_linear_discriminator():
     model = GAN(Point(), Slope(), latent_dim=1)
-    assert R1()(model, torch.randn(4, 1), None, None).item() == pytest.approx(PSI**2 / 2)
+    assert R1()(model, torch.randn(4, 1), None).item() == pytest.approx(PSI**2 / 2)
 
 
 def test_input_gradient_norm_takes_a_patch_map_as_its_mean_and_stays_in_float32():

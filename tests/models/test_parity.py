@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from toys import CLASSES, LATENT, MODELS, WIDE, build, loader, trainer
 
-from lit_gans.functional import path_lengths
+from lit_gans.functional import Batch, path_lengths
 
 STEPS = 12
 
@@ -321,13 +321,13 @@ class Drawing:
         return getattr(torch, name)
 
     def interpolate(self, real, fake, generator):
-        alpha = torch.rand(len(real), generator=generator)
+        alpha = torch.rand(len(real.x), generator=generator)
         self.drawn.append(alpha)
-        return alpha[:, None, None, None] * real + (1 - alpha[:, None, None, None]) * fake
+        return Batch(alpha[:, None, None, None] * real.x + (1 - alpha[:, None, None, None]) * fake.x, real.y)
 
     def perturb(self, real, noise, generator):
-        self.drawn.append(torch.randn(real.shape, generator=generator))
-        return real + noise * self.drawn[-1]
+        self.drawn.append(torch.randn(real.x.shape, generator=generator))
+        return Batch(real.x + noise * self.drawn[-1], real.y)
 
     def randint(self, *args, **kwargs):
         self.drawn.append(torch.randint(*args, **kwargs))

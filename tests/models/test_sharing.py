@@ -7,8 +7,9 @@ import torch
 from toys import LATENT, build, images
 
 from benchmarks.sharing import apart
+from lit_gans.functional import Batch
 from lit_gans.models import GAN, gan
-from lit_gans.models.mechanics.sharing import Answers
+from lit_gans.models.mechanics.rounds import Round
 from lit_gans.regularizers import R1, R2, Consistency, GradientPenalty, LeCam, Regularizer
 
 ADD_ONS = {
@@ -28,14 +29,14 @@ def gradients(model, monkeypatch, share, precision=torch.float64, step=0, other_
     """Terms and gradients of the discriminator of one play."""
     with monkeypatch.context() as patch:
         if not share:
-            patch.setattr(gan, "shared_answers", apart)
+            patch.setattr(gan, "playing_round", apart)
         model.to(precision).reseed(0)
         model.reseed_global()
         real, z = images(8).to(precision), model.draw_latents(8, model.rng).to(precision)
         y = torch.arange(8) % 3 if model.num_classes else None
         y_fake = (y + 1) % 3 if other_labels else y
         model.zero_grad()
-        terms = model.play("discriminator", real, z, y, y_fake, step)
+        terms = model.play("discriminator", Batch(real, y), z, y_fake, step)
         torch.stack(list(terms.values())).sum().backward()
     return terms, [p.grad.clone() for p in model.discriminator.parameters()]
 
@@ -81,26 +82,26 @@ def test_a_plain_loss_is_gathered_without_anything_in_between(monkeypatch):
     model, seen = build("GAN"), []
 
     class Plain(GAN):
-        def discriminator_loss(self, real, fake, y):
-            seen.append((self.discriminate, real.requires_grad))
-            return super().discriminator_loss(real, fake, y)
+        def discriminator_loss(self, real, fake):
+            seen.append((self.round, real.x.requires_grad))
+            return super().discriminator_loss(real, fake)
 
     model.__class__ = Plain
     gradients(model, monkeypatch, share=True)
-    assert seen == [(model.discriminate, False)]
+    assert seen == [(None, False)]
 
 
-def test_the_method_is_back_after_an_error_too():
+def test_a_round_ends_with_an_error_too():
     class Broken(R1):
-        def forward(self, model, real, fake, y):
-            assert isinstance(model.discriminate, Answers)
+        def forward(self, model, real, fake):
+            assert isinstance(model.round, Round)
             raise RuntimeError("broken")
 
     model = build("GAN", regularizers=[Broken(1.0)])
     model.reseed(0)
     with pytest.raises(RuntimeError, match="broken"):
-        model.play("discriminator", images(8), torch.randn(8, LATENT), None, None, step=0)
-    assert "discriminate" not in vars(model)
+        model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=0)
+    assert model.round is None
 
 
 def test_a_penalty_under_autocast_has_a_forward_pass_of_its_own_in_float32():
@@ -108,7 +109,7 @@ def test_a_penalty_under_autocast_has_a_forward_pass_of_its_own_in_float32():
     model.discriminator.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     model.reseed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        model.play("discriminator", images(8), torch.randn(8, LATENT), None, None, step=0)
+        model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=0)
     assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
@@ -128,7 +129,7 @@ def test_validation_without_gradients():
     model = build("R3GAN", regularizers=[LeCam()])
     model.reseed(0)
     with torch.no_grad():
-        terms = model.play("discriminator", images(8), torch.randn(8, LATENT), None, None, step=None)
+        terms = model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=None)
     assert terms["r1"] > 0
 
 
@@ -172,12 +173,12 @@ def test_a_slope_has_a_pass_of_its_own_where_none_is_like_another(change, monkey
     assert all(torch.equal(one, other) for one, other in zip(shared, apart, strict=True))
 
 
-def test_a_second_opinion_is_one_of_a_clone(monkeypatch):
+def test_a_second_opinion_is_one_of_a_batch_of_ones_own(monkeypatch):
     class TwoOpinions(Regularizer):
         name, double_backward = "opinions", False
 
-        def forward(self, model, real, fake, y):
-            return (model.discriminate(real, y) - model.discriminate(real.clone(), y)).square().mean()
+        def forward(self, model, real, fake):
+            return (model.discriminate(real) - model.discriminate(Batch(real.x, real.y))).square().mean()
 
     drop = torch.nn.Dropout(0.5)
     for penalty in (TwoOpinions(1.0), Consistency(augment=torch.nn.Identity())):
@@ -185,67 +186,79 @@ def test_a_second_opinion_is_one_of_a_clone(monkeypatch):
         assert gradients(model, monkeypatch, share=True)[0][penalty.name] > 0
 
 
-def test_a_discriminate_of_ones_own(monkeypatch):
-    """With an argument more, or an instance's own, which is there again afterwards."""
-
+def test_a_paper_that_asks_in_its_own_way_says_so_in_judge(monkeypatch):
     class Twice(GAN):
-        def discriminate(self, x, y=None, twice=False):
-            return super().discriminate(x, y) * (1 + twice)
+        def judge(self, x, y=None):
+            return super().judge(x, y) * 2
 
-        def discriminator_loss(self, real, fake, y):
-            return {"real": self.discriminate(real, y, twice=True).mean(), "fake": self.discriminate(fake, y).mean()}
-
-    model = build("GAN", regularizers=[LeCam()])
-    model.__class__ = Twice
-    plain, _ = gradients(model, monkeypatch, share=True)
-    assert plain["lecam"].isfinite()
-    own = vars(model)["discriminate"] = lambda x, y=None, twice=False: model.discriminator(x)
-    gradients(model, monkeypatch, share=True)
-    assert vars(model)["discriminate"] is own
+    model, doubled = (build("GAN", regularizers=[LeCam()]) for _ in range(2))
+    doubled.__class__ = Twice
+    plain, twice = (gradients(m, monkeypatch, share=True)[0] for m in (model, doubled))
+    assert twice["lecam"].item() == pytest.approx(4 * plain["lecam"].item())
+    assert twice["real"].item() != plain["real"].item()
+    x = images(4).double()
+    assert torch.allclose(doubled.slope(x), 2 * model.slope(x))
 
 
-def test_an_answer_that_was_changed_in_place_is_asked_for_again(monkeypatch):
-    class Shifting(GAN):
-        def discriminator_loss(self, real, fake, y):
-            logits = self.discriminate(real, y)
-            logits += 100
-            return {"real": logits.mean(), "fake": self.discriminate(fake, y).mean()}
+def test_overriding_discriminate_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"Old overrides discriminate\(batch\).*override judge\(x, y=None\)"):
 
-    model = build("GAN", regularizers=[LeCam()])
-    model.__class__ = Shifting
-    gradients(model, monkeypatch, share=True)
-    assert model.regularizers[0].anchors.abs().max() < 10
+        class Old(GAN):
+            def discriminate(self, x, y=None):
+                return self.discriminator(x)
 
 
 def test_a_loss_in_an_autocast_of_its_own_leaves_slopes_in_float32():
     class Own(GAN):
-        def discriminator_loss(self, real, fake, y):
+        def discriminator_loss(self, real, fake):
             with torch.autocast("cpu", torch.bfloat16):
-                return super().discriminator_loss(real, fake, y)
+                return super().discriminator_loss(real, fake)
 
     model, dtypes = build("GAN", regularizers=[R1(1.0)]), []
     model.__class__ = Own
     model.discriminator.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     model.reseed(0)
-    model.play("discriminator", images(8), torch.randn(8, LATENT), None, None, step=0)
+    model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=0)
     assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
-def test_an_answer_belongs_to_its_images_and_labels():
+def test_an_answer_belongs_to_its_batch():
     asked = []
 
-    def discriminate(x, y=None):
+    def judge(x, y=None):
         asked.append((x, y))
         return x.sum(1) * (1 if y is None else y)
 
-    answers, x, y = Answers(discriminate), torch.ones(2, 3), torch.tensor([2.0, 3.0])
-    assert answers(x).tolist() == [3.0, 3.0]
-    assert answers(x, y).tolist() == [6.0, 9.0]
-    assert answers(x.clone()).tolist() == answers(x).tolist()
-    assert len(asked) == 3
-    assert answers.shared_input_gradient(x, y).tolist() == [[2.0] * 3, [3.0] * 3]
+    x, y = torch.ones(2, 3), torch.tensor([2.0, 3.0])
+    real, fake = Batch(x, y), Batch(x.clone().requires_grad_(), y + 1)
+    played = Round(real, fake, slopes=True)
+    assert [played.answer(judge, real).tolist() for _ in range(2)] == [[6.0, 9.0]] * 2
+    assert len(asked) == 1
+    assert played.answer(judge, Batch(x, y)).tolist() == [6.0, 9.0]
+    assert played.answer(judge, fake).tolist() == [9.0, 12.0]
+    with torch.no_grad():
+        assert not played.answer(judge, fake).requires_grad
     assert len(asked) == 4
-    leaf = torch.ones(2, 3, requires_grad=True)
-    assert answers.shared_input_gradient(leaf, y).tolist() == [[2.0] * 3, [3.0] * 3]
-    assert answers.shared_input_gradient(leaf, y) is answers.shared_input_gradient(leaf, y)
-    assert len(asked) == 5
+    assert played.gradient(judge, real) is None  # its images do not require gradients
+    assert played.gradient(judge, Batch(fake.x, fake.y)) is None
+    assert played.gradient(judge, fake).tolist() == [[3.0] * 3, [4.0] * 3]
+    assert played.gradient(judge, fake) is played.gradient(judge, fake)
+    assert played.said_of_real(judge).tolist() == [6.0, 9.0]
+    assert len(asked) == 4
+
+
+def test_a_tensor_is_a_batch_without_labels():
+    model, x = build("GAN", regularizers=[LeCam()]), images(4)
+    assert torch.equal(model.discriminate(x), model.discriminate(Batch(x)))
+    assert torch.equal(model.slope(x), model.slope(Batch(x)))
+    terms = model.discriminator_loss(x, x), model.discriminator_loss(Batch(x), Batch(x))
+    assert terms[0] == terms[1]
+    for penalty in (R1(1.0), R1(), R2(1.0), LeCam(), GradientPenalty(at="fake"), Consistency(fake=1.0, latent=1.0)):
+        values = []
+        for given in (x, Batch(x)):
+            model.reseed(0)
+            torch.manual_seed(0)
+            model.batch_images = 4
+            values.append(deepcopy(penalty)(model, given, given).item())
+            assert deepcopy(penalty).weight_of(model, given) >= 0
+        assert values[0] == values[1]

@@ -10,7 +10,7 @@ from torch import nn
 from toys import LATENT, Batches, Point, Slope, build, images, loader, networks, same, trainer, weights
 
 from lit_gans.callbacks import ExplosionDetector
-from lit_gans.functional import gamma_for, input_gradient_norm, off_diagonal_gram, perturb
+from lit_gans.functional import Batch, gamma_for, input_gradient_norm, off_diagonal_gram, perturb
 from lit_gans.models import GAN
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
 from lit_gans.regularizers import (
@@ -74,7 +74,7 @@ def linear(slope=3.0, **kwargs):
     ],
 )
 def test_slopes_of_a_linear_critic(penalty, expected):
-    value = penalty(linear(), images(4), images(4, seed=2), None)
+    value = penalty(linear(), images(4), images(4, seed=2))
     assert value.item() == pytest.approx(expected, rel=1e-5)
     assert value.requires_grad
 
@@ -89,7 +89,7 @@ def test_each_place_is_where_it_says():
     model = GAN(networks("GAN")[0], Seen(), latent_dim=LATENT)
     for at in ("real", "fake", "perturbed", "interpolated"):
         seen = []
-        GradientPenalty(at=at, noise=0.1)(model, real, fake, None)
+        GradientPenalty(at=at, noise=0.1)(model, real, fake)
         (x,) = seen
         if at in ("real", "fake"):
             assert torch.equal(x, real if at == "real" else fake)
@@ -108,7 +108,7 @@ def test_labels_of_generated_images_go_with_them():
 
     model = GAN(build("CGAN").generator, Picky(), num_classes=3, latent_dim=LATENT)
     x, y, y_fake = images(4), torch.zeros(4), torch.full((4,), 2.0)
-    slopes = [penalty(model, x, x, y, y_fake).item() for penalty in (R1(1.0), R2(1.0))]
+    slopes = [penalty(model, Batch(x, y), Batch(x, y_fake)).item() for penalty in (R1(1.0), R2(1.0))]
     assert slopes == pytest.approx([36 / 2, 9 * 36 / 2])
 
 
@@ -128,12 +128,12 @@ def test_lecam_pulls_each_kind_to_the_anchor_of_the_other():
     anchors = torch.stack([of_real.mean(), of_fake.mean()])
     model.take_turn("discriminator", 0)
     expected = (of_real - anchors[1]).square().mean() + (of_fake - anchors[0]).square().mean()
-    assert penalty(model, real, fake, None).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert penalty(model, real, fake).item() == pytest.approx(expected.item(), rel=1e-5)
     moved = 0.9 * anchors + 0.1 * anchors.flip(0)
-    penalty(model, fake, real, None)
+    penalty(model, fake, real)
     assert torch.allclose(penalty.anchors, moved)
     model.take_turn("discriminator", None)  # validation moves nothing
-    penalty(model, real, real, None)
+    penalty(model, real, real)
     assert torch.allclose(penalty.anchors, moved)
 
 
@@ -146,7 +146,7 @@ def test_lecam_can_begin_later_and_leave_the_near_side_alone():
     below = (of_real.mean() - of_fake).clamp(min=0).square().mean()
     for turn in range(3):
         model.take_turn("discriminator", turn)
-        value = penalty(model, real, fake, None).item()
+        value = penalty(model, real, fake).item()
         assert value == pytest.approx((above + below).item() if turn == 2 else 0.0, rel=1e-5)
         assert torch.allclose(penalty.anchors, torch.stack([of_real.mean(), of_fake.mean()]))
     with pytest.raises(ValueError, match="LeCam: start must not be negative, got -1"):
@@ -164,10 +164,10 @@ def test_consistency_is_the_mean_square_of_what_a_change_changes():
         return (model.discriminator(x) - model.discriminator(flip(x))).square().mean().item()
 
     cr, bcr = Consistency(augment=flip), Consistency(augment=flip, fake=0.5)
-    assert cr(model, x, fake, None).item() == pytest.approx(distance(x), rel=1e-5)
-    assert bcr(model, x, fake, None).item() == pytest.approx(distance(x) + 0.5 * distance(fake), rel=1e-5)
+    assert cr(model, x, fake).item() == pytest.approx(distance(x), rel=1e-5)
+    assert bcr(model, x, fake).item() == pytest.approx(distance(x) + 0.5 * distance(fake), rel=1e-5)
     model.discriminator.w.data.zero_()
-    assert cr(model, x, fake, None).item() == 0
+    assert cr(model, x, fake).item() == 0
 
 
 def test_neighbouring_latents_in_closed_form():
@@ -184,9 +184,9 @@ def test_neighbouring_latents_in_closed_form():
     model = linear()
     model.generator = Generator()
     x, a, w = torch.zeros(20_000, 1, 6, 6), model.generator.weight, model.discriminator.w
-    zcr = Consistency(real=0.0, latent=1.0, sigma=0.3)(model, x, x, None).item()
+    zcr = Consistency(real=0.0, latent=1.0, sigma=0.3)(model, x, x).item()
     assert zcr == pytest.approx(0.09 * (a.T @ w).square().sum().item(), rel=0.05)
-    diversity = LatentDiversity(sigma=0.3)(model, x, x, None).item()
+    diversity = LatentDiversity(sigma=0.3)(model, x, x).item()
     assert diversity == pytest.approx(-0.09 * a.square().sum().item() / 36, rel=0.05)
 
 
@@ -222,11 +222,11 @@ def test_orthogonal_is_the_gram_matrix_without_its_diagonal():
 def test_path_length_follows_its_mean():
     model, penalty = build("GAN"), PathLength(decay=0.5, shrink=1)
     model.take_turn("generator", 0)
-    first = penalty(model, images(8), images(8), None)
+    first = penalty(model, images(8), images(8))
     mean = penalty.mean_length.item()
     assert first.item() >= mean**2  # the mean of (l - m/2)² is (m/2)² and the variance, with mean_length = m/2
     model.take_turn("generator", None)
-    penalty(model, images(8), images(8), None)
+    penalty(model, images(8), images(8))
     assert penalty.mean_length.item() == mean
 
 
@@ -352,7 +352,7 @@ def test_orthogonality_is_of_the_learnt_weights_whatever_their_norm():
     assert off_diagonal_gram(model.discriminator).item() == pytest.approx(81 * before, rel=1e-4)
     bare = GAN(Point(), Slope(), latent_dim=1)
     with pytest.raises(ValueError, match="the generator has no linear or convolutional layer"):
-        Orthogonal()(bare, torch.zeros(2, 1), torch.zeros(2, 1), None)
+        Orthogonal()(bare, torch.zeros(2, 1), torch.zeros(2, 1))
     wide = nn.Linear(3, 500, bias=False)  # more filters than inputs: the other Gram matrix, the same number
     gram = wide.weight @ wide.weight.T
     expected = (gram * (1 - torch.eye(500))).square().sum().item()
@@ -363,4 +363,4 @@ def test_neighbours_share_what_else_the_generator_draws():
     model = build("GAN")
     model.generator = nn.Sequential(nn.Dropout(0.5), model.generator).train()
     model.reseed(0)
-    assert LatentDiversity(sigma=0.0)(model, images(8), images(8), None).item() == 0
+    assert LatentDiversity(sigma=0.0)(model, images(8), images(8)).item() == 0

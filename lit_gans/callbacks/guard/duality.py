@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gans.callbacks.guard.look import undisturbed
+from lit_gans.functional import Batch
 from lit_gans.models import GAN
 
 __all__ = ("duality_gap",)
@@ -52,7 +53,7 @@ def value(model: GAN, real: Tensor, y: Tensor | None, seed: int) -> Tensor:
     rng = torch.Generator(real.device).manual_seed(seed)
     z = model.draw_latents(len(real), rng)
     with torch.enable_grad():
-        terms = model.discriminator_loss(real, model.generate(z, y), y)
+        terms = model.discriminator_loss(Batch(real, y), Batch(model.generate(z, y), y))
     return -torch.stack(list(terms.values())).sum()
 
 

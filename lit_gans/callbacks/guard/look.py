@@ -167,7 +167,7 @@ def _spread(fake: Tensor, y_fake: Tensor | None, real: Tensor, y_real: Tensor | 
 
 def discriminator_of(module: Any) -> Any:
     """What takes images and gives logits; None where a module has nothing of that name."""
-    return module.discriminate if isinstance(module, GAN) else getattr(module, "discriminator", None)
+    return module.judge if isinstance(module, GAN) else getattr(module, "discriminator", None)
 
 
 def images_of(module: Any, batch: Any) -> tuple[Tensor, Tensor | None]:

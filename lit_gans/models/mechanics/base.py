@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_gans.functional import update_average_
+from lit_gans.functional import Batch, as_batch, differentiable, input_gradient, update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
 from lit_gans.models.mechanics.arguments import at_least, not_negative
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
@@ -36,6 +36,7 @@ from lit_gans.models.mechanics.compilation import (
 )
 from lit_gans.models.mechanics.joint import joint_batch, mean_gradient
 from lit_gans.models.mechanics.modes import frozen
+from lit_gans.models.mechanics.rounds import Round, judged
 from lit_gans.models.mechanics.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.plugins import use_safe_io
 from lit_gans.regularizers.base import Regularizer
@@ -77,7 +78,7 @@ class TwoPlayerModule(CheckpointModule):
         augment: Differentiable augmentation of all the discriminator sees, images → images.
         regularizers: Add-on penalties.
         schedules: How numbers change while training, such as the weight of a penalty; see ``Schedule``.
-        compile: Compile both networks, and penalties that use ``functional.input_gradient_norm``, when training begins;
+        compile: Compile both networks, and penalties that use ``slope``, when training begins;
             results and checkpoints stay the same. Samples and validation stay eager, and so does, with a message, what
             torch cannot compile.
         channels_last: Train with images and convolutions in torch's channels_last memory format, faster on recent GPUs
@@ -92,6 +93,7 @@ class TwoPlayerModule(CheckpointModule):
     double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
     couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which the paper's own penalty holds the discriminator
+    round: Round | None = None  # what the discriminator has said in the update at hand
     slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
     tells_by_sign = True  # whether logits above 0 mean real
     needs_labels = False  # whether there is no such model without classes
@@ -101,6 +103,15 @@ class TwoPlayerModule(CheckpointModule):
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not
     batch_images = 0  # real images of this step's batch, over all ranks
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a ``discriminate`` that would go past the answers that are shared."""
+        super().__init_subclass__(**kwargs)
+        if "discriminate" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} overrides discriminate(batch), which shares answers between loss and add-ons: "
+                "override judge(x, y=None) in its place, which says how the discriminator is asked"
+            )
 
     def __init__(
         self,
@@ -438,7 +449,7 @@ class TwoPlayerModule(CheckpointModule):
             if buffers:
                 write_back(self.trainer.strategy.reduce(flatten(buffers), reduce_op="mean"), buffers)
 
-    def unpack_batch(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+    def unpack_batch(self, batch: Any) -> Batch:
         """Images and labels of a batch: a tensor, ``(x,)``, ``(x, label)``, or a dict with ``image`` and ``label``.
 
         Labels are left aside by a model without classes.
@@ -459,35 +470,66 @@ class TwoPlayerModule(CheckpointModule):
                 "with 'image' and 'label'; of anything else override unpack_batch(batch) to return images and labels"
             )
         if self.num_classes is None:
-            return x, None
+            return Batch(x)
         if not isinstance(y, Tensor):
             raise ValueError(f"the model has num_classes={self.num_classes}, but the batch holds no labels")
-        return x, y
+        return Batch(x, y)
 
-    def images_and_labels(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+    def real_of(self, batch: Any) -> Batch:
         """What ``unpack_batch`` finds, the images in the networks' memory format."""
         x, y = self.unpack_batch(batch)
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x, y
+        return Batch(x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x, y)
 
-    def batch_of(self, player: Player, real: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def batch_of(self, player: Player, real: Batch) -> Batch:
         """Real images and labels for an update of a player: the generator's has ``g_batch`` times as many."""
         if player == "discriminator" or self.g_batch == 1:
-            return real, y
-        repeated = real.repeat(self.g_batch, *[1] * (real.ndim - 1))
-        return repeated, None if y is None else y.repeat(self.g_batch)
+            return real
+        repeated = real.x.repeat(self.g_batch, *[1] * (real.x.ndim - 1))
+        return Batch(repeated, None if real.y is None else real.y.repeat(self.g_batch))
 
     def labels_of_fakes(self, y: Tensor | None, n: int) -> Tensor | None:
         """Labels that the next n generated images are to have: those of the batch, or drawn uniformly."""
         return self.draw_labels(n, self.rng) if self.uniform_labels else y
 
-    def whole_packs(self, real: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def whole_packs(self, real: Batch) -> Batch:
         """A held-out batch without the last samples that fill no pack."""
-        whole = len(real) - len(real) % self.pack
-        return real[:whole], None if y is None else y[:whole]
+        return real.part(slice(0, len(real.x) - len(real.x) % self.pack))
+
+    # what the discriminator says
+
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """What the discriminator returns for images and labels."""
+        raise NotImplementedError
+
+    def discriminate(self, batch: Batch | Tensor) -> Any:
+        """What the discriminator returns for a batch, after ``augment``; a tensor is a batch without labels.
+
+        Asked again within an update of the discriminator about ``real`` or ``fake`` as the hooks got them, it gives the
+        answer that it gave before. A paper that asks in another way overrides ``judge``.
+        """
+        batch = as_batch(batch)
+        return judged(self.judge, batch) if self.round is None else self.round.answer(self.judge, batch)
+
+    def slope(self, batch: Batch | Tensor) -> Tensor:
+        r"""Slopes of the discriminator at samples, :math:`\|∇_x D(x)\|_2`, to be differentiated by its parameters.
+
+        In float32 at least, whatever the precision of training; compiled where the networks are. At ``real`` and
+        ``fake`` without a forward pass of its own where the loss has asked the same already.
+
+        Returns:
+            Shape (N,).
+        """
+        batch = as_batch(batch)
+        with torch.enable_grad(), torch.autocast(batch.x.device.type, enabled=False):
+            gradient = None if self.round is None else self.round.gradient(self.judge, batch)
+            if gradient is None:
+                differentiate = self.compiled_input_gradient or input_gradient
+                gradient = differentiate(self.judge, differentiable(batch.x), batch.y)
+        return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
 
     @property
     def compiled_input_gradient(self) -> Callable[..., Tensor] | None:
-        """How ``functional.input_gradient_norm`` differentiates ``discriminate``; None: eagerly."""
+        """How ``slope`` differentiates ``judge`` where the networks are compiled; None where they are not."""
         return compiled_input_gradient(self.discriminator)
 
     def on_validation_start(self) -> None:

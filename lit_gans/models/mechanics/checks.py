@@ -143,7 +143,7 @@ def check_batch(model: "GAN", batch: Any) -> None:
     with isolate_rng(), eval_mode(model):
         fake = _call("generator", model.generate, z, model.draw_labels(len(real), rng) if model.uniform_labels else y)
         _check_images(fake, real, trained=model.images_seen > 0)
-        answer = _call("discriminator", model.discriminate, real, y)
+        answer = _call("discriminator", model.judge, real, y)
     _check_head(model, answer)
     logits, n = logits_of(answer), len(real) // model.pack
     if logits.ndim not in (1, 2, 4) or len(logits) != n or (logits.ndim == 2 and logits.shape[1] != 1):

@@ -95,9 +95,9 @@ class CodedModule(SamplingModule):
             )
         return codes.expand(n, -1)
 
-    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Any:
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
         """What the discriminator returns after ``augment``; codes are for it to guess, not to see."""
-        return super().discriminate(x)  # type: ignore[misc]
+        return super().judge(x)  # type: ignore[misc]
 
 
 class WithCodes(nn.Module):

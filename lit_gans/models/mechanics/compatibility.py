@@ -194,7 +194,7 @@ def _answer(model: "GAN") -> Tensor:
     """What the discriminator says to them."""
     x, y = _samples(model)
     with isolate_rng(), eval_mode(model):
-        return logits_of(model.discriminate(x, y))
+        return logits_of(model.judge(x, y))
 
 
 def _seen_in_the_images(model: "GAN", trainer: Trainer) -> None:
@@ -310,7 +310,7 @@ def _no_second_derivative(model: "GAN", trainer: Trainer) -> str | None:
     """Differentiate the slope at two samples once more, without learning; of both networks, where it is asked for."""
     if (penalty := _penalty(model, "discriminator")) is not None:
         x, y = _samples(model)
-        if (why := _differentiated_twice(model, model.discriminator, model.discriminate, x, y)) is not None:
+        if (why := _differentiated_twice(model, model.discriminator, model.judge, x, y)) is not None:
             return f"the gradient penalty of {penalty} and {type(model.discriminator).__name__} ({why})"
     penalty = _penalty_of_generator(model)
     if penalty is not None and (why := _differentiated_twice(model, model.generator, *_path(model))) is not None:
