@@ -152,9 +152,7 @@ def test_a_label_beyond_the_classes_in_a_later_batch_is_told_in_a_sentence(as_di
     rows = [{"image": x, "label": y} if as_dict else (x, y) for x, y in zip(images(6), labels, strict=True)]
     model = CGAN(Generator(3), Discriminator(3), latent_dim=LATENT, num_classes=3)
     run = trainer(tmp_path, max_steps=6)
-    with pytest.raises(
-        ValueError, match=r"labels 2\.\.5 in the batch, but num_classes=3: number the classes from 0 up"
-    ):
+    with pytest.raises(ValueError, match=r"labels 2\.\.5 in the batch, but num_classes=3: number the classes"):
         run.fit(model, DataLoader(rows, 2))
     assert run.global_step == 2
 

@@ -105,7 +105,7 @@ def check_classes(model: "TwoPlayerModule", trainer: Trainer) -> None:
     Raises:
         ValueError: when a conditional model meets data with another number of classes or none, or with labels beyond.
     """
-    data = trainer.fit_loop._data_source.instance
+    data: Any = trainer.fit_loop._data_source.instance
     if model.num_classes is None:
         return
     if hasattr(data, "num_classes") and data.num_classes != model.num_classes:
