@@ -128,6 +128,8 @@ NARROW = {  # what is too large for a test; all else stays as shipped
     "BEGANAutoencoder": {"width": 16},
     "BigGAN": {"width": 8},
     "R3GAN": {"width": 32, "depth": 1},
+    "ResNet": {"width": 16},
+    "SAGAN": {"width": 8},
     "StyleGAN2": {"channel_max": 16},
 }
 
@@ -240,6 +242,16 @@ def test_each_option_goes_with_each_config_or_is_refused(name, option, capsys):
     went = runs_or_is_refused(name, *OPTIONS[option], capsys=capsys)
     if (name, option) in BY_DEFAULT:
         assert went == (not name.startswith(("gan/ring", "ebgan")))
+
+
+ADD_ONS = [name for name in OVERLAYS if name.startswith(("augment/", "regularizers/")) and name not in OPTIONS]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("overlay", ADD_ONS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_add_on_goes_with_each_family_of_networks_or_is_refused(name, overlay, capsys):
+    runs_or_is_refused(name, f"--config={CONFIGS[overlay]}", capsys=capsys)
 
 
 @pytest.mark.exhaustive

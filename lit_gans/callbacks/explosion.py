@@ -56,7 +56,8 @@ class ExplosionDetector(Detector):
     end. All ranks decide on the same, reduced numbers. A healthy run is not changed in a single bit. One number is read
     from the device before each update; on a GPU the host waits there for the backward pass. Works with any
     LightningModule and any number of optimizers. With a gradient scaler (``16-mixed``), which drops overflowing updates
-    itself, only thirty in a row count.
+    itself, only thirty in a row count; what it does not see, in a loss, in weights, or in gradients after it has
+    unscaled them, counts at once.
 
     Args:
         action: For all kinds, or for each: ``{"nan": "rollback", "spike": "clip"}``.
@@ -173,9 +174,9 @@ class ExplosionDetector(Detector):
         norm, loss, alike = reading.values(trainer)
         player = reading.player
         if not (math.isfinite(norm) and math.isfinite(loss)):
-            scaler = getattr(trainer.precision_plugin, "scaler", None)
             self._overflows += 1
-            if scaler is None or not math.isfinite(loss) or self._overflows >= 30:
+            scaled = _scaler_drops(getattr(trainer.precision_plugin, "scaler", None), player)
+            if not scaled or not math.isfinite(loss) or self._overflows >= 30:
                 yield self._not_finite(trainer, module, player, norm, loss)
             return
         self._overflows = 0
@@ -264,6 +265,17 @@ class ExplosionDetector(Detector):
         """Go on with it."""
         super().load_state_dict(state_dict)
         self._recall(state_dict["usual"])
+
+
+def _scaler_drops(scaler: Any, player: Player) -> bool:
+    """Whether a gradient scaler will pass over this update: it has met the overflow, or will look after the callbacks.
+
+    What stops being finite after the gradients were unscaled, it does not see.
+    """
+    if scaler is None:
+        return False
+    found = scaler._per_optimizer_states[id(player.optimizer)]["found_inf_per_device"]
+    return not found or any(bool(value) for value in found.values())
 
 
 def _first(player: Player) -> str | None:

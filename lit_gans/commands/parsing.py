@@ -89,6 +89,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{where}: " + unknown("class", found[1], known_classes())
     if found := re.search(r"arguments? (?:is|are) required: (.+)", message):
+        if found[1] == "num_classes":
+            return "missing num_classes: the model learns from labels; give their number, --model.num_classes N"
         instead = "" if found[1].startswith("fit") else ", or a checkpoint: --ckpt_path last.ckpt"
         return f"missing {found[1]}: give a config, for example --config configs/quickstart.yaml{instead}"
     if found := re.search(r"File does not exist: (.+)|does not exist: (.+)", message):

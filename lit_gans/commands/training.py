@@ -306,6 +306,7 @@ class CommandLine(LightningCLI):
             launcher: Any = self.trainer.strategy.launcher
             if hasattr(launcher, "kill"):  # the other processes would wait for this one
                 launcher.kill(signal.SIGTERM)
+                launcher.kill(getattr(signal, "SIGCONT", signal.SIGTERM))  # one that is stopped, too, learns of it
             if isinstance(error, DistNetworkError) and "EADDRINUSE" in str(error):
                 port = os.environ.get("MASTER_PORT")
                 raise UserError(f"port {port} is in use: set MASTER_PORT to a free one, or leave it out") from error

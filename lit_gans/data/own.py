@@ -37,7 +37,7 @@ def own_images(dataset: str, train: bool) -> tuple[Tensor, Tensor | None] | None
     if given is None:
         return None
     images, labels = given if isinstance(given, tuple) else (given, None)
-    array = torch.as_tensor(np.asarray(images))
+    array = _tensor(dataset, "images", images)
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3):
@@ -49,7 +49,20 @@ def own_images(dataset: str, train: bool) -> tuple[Tensor, Tensor | None] | None
         )
     if labels is None:
         return array.contiguous(), None
-    classes = torch.as_tensor(np.asarray(labels))
+    classes = _tensor(dataset, "labels", labels)
     if classes.shape != (len(array),) or classes.is_floating_point() or int(classes.min()) < 0:
         raise ValueError(f"{dataset} gives labels {tuple(classes.shape)}: one whole number from 0 up for each image")
     return array.contiguous(), classes.long()
+
+
+def _tensor(dataset: str, what: str, given: Any) -> Tensor:
+    """An array or tensor of numbers.
+
+    Raises:
+        ValueError: if it holds none, or its rows differ in length.
+    """
+    try:
+        return torch.as_tensor(np.asarray(given))
+    except (TypeError, ValueError) as error:
+        wanted = "uint8 and of one size" if what == "images" else "one whole number from 0 up for each image"
+        raise ValueError(f"{dataset} gives {what} that are no array of numbers: they must be {wanted}") from error

@@ -108,8 +108,8 @@ class GANDDPStrategy(DDPStrategy):
             step = None if self.lightning_module is None else self.lightning_module.trainer.global_step
             exception.args = (
                 f"{message}\nRank {self.global_rank} {what} another rank at global step {step}; usual causes are a "
-                "rank that died, whose own output then says why, and control flow that depends on the rank, such as "
-                "an update, a skipped batch or a logged metric of some ranks only.",
+                "rank that died, whose own output then says why, or that was stopped, and control flow that depends "
+                "on the rank, such as an update, a skipped batch or a logged metric of some ranks only.",
             )
 
     def teardown(self) -> None:

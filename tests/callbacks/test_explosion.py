@@ -2,10 +2,13 @@
 
 import json
 import math
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from faults import Fault, Plain, events
 from lightning import Callback
 from lightning.pytorch.loggers import CSVLogger
@@ -13,6 +16,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from toys import EXTRAS, LATENT, MODELS, SOME, Batches, build, loader, networks, same, trainer, weights
 
+import lit_gans
 from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, ImageDataModule, TrainingDiverged
 from lit_gans.callbacks import LastCheckpoint
 from lit_gans.callbacks.guard import snapshots
@@ -463,6 +467,39 @@ def test_overflow_under_a_gradient_scaler_is_the_scalers_business(tmp_path):
     record = fit(tmp_path, Fault(math.inf, 41), ExplosionDetector(), model=build("GAN", **SGD), plugins=[scaled(64.0)])
     assert finite(record.states)
     assert [event["kind"] for event in events(tmp_path)] in ([], ["inf"])
+
+
+GUARD = Path(__file__).parents[2] / "configs/callbacks/guard.yaml"
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ([], []),
+        ([Fault("weight", 41)], [(41, "nan", "discriminator", "rollback")]),
+        ([Fault("batch", 41)], [(41, "nan", "discriminator", "skip")]),
+        ([Fault(math.nan, 41)], [(41, "nan", "discriminator", "skip")]),
+        ([Fault(math.nan, 41, player="generator")], [(41, "nan", "generator", "skip")]),
+        ([Fault(1e6, 41)], [(41, "spike", "discriminator", "skip")]),
+    ],
+    ids=["none", "weight", "batch", "gradient of D", "gradient of G", "spike"],
+)
+def test_in_half_precision_the_shipped_guard_finds_faults_and_no_overflow_of_the_scalers(tmp_path, fault, found):
+    """The scale grows until it overflows, every eight steps, which the scaler answers by itself."""
+    scaler = torch.amp.GradScaler("cpu", growth_interval=15)
+    plugin, scales = MixedPrecision("16-mixed", "cpu", scaler), []
+    shipped = yaml.safe_load(GUARD.read_text("utf-8"))["trainer"]["callbacks+"]
+    guard = [getattr(lit_gans, entry["class_path"])(**entry["init_args"]) for entry in shipped]
+
+    class Scales(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            scales.append(scaler.get_scale())
+
+    record = fit(tmp_path, *fault, *guard, Scales(), plugins=[plugin], steps=80)
+    told = [(event["step"], event["kind"], event["player"], event["action"]) for event in events(tmp_path)]
+    assert told == found
+    assert finite(record.states)
+    assert sum(after < before for before, after in pairwise(scales[:40])) >= 3
 
 
 def test_the_scale_goes_back_with_the_weights(tmp_path):

@@ -28,7 +28,7 @@ from toys import (
 )
 
 from lit_gans.data import ImageDataModule
-from lit_gans.models import GAN, WGANGP, NormClip
+from lit_gans.models import CGAN, GAN, WGANGP, NormClip
 from lit_gans.models.mechanics.checks import check_strategy
 from lit_gans.regularizers import R1
 from lit_gans.strategies import BatchNormSync, GANDDPStrategy
@@ -125,7 +125,36 @@ def test_conditional_model_on_batches_without_labels(tmp_path):
 @pytest.mark.parametrize("labels", [(0, CLASSES), (-1, 0)])
 def test_labels_out_of_range_in_the_batch(labels, tmp_path):
     data = DataLoader(TensorDataset(images(2), torch.tensor(labels)), 2)
-    refused(tmp_path, rf"labels {min(labels)}..{max(labels)} in the batch, but num_classes=3", data=data, num_classes=3)
+    refused(
+        tmp_path,
+        rf"labels {min(labels)}..{max(labels)} in the training data, but num_classes=3",
+        data=data,
+        num_classes=3,
+    )
+
+
+def test_labels_with_gaps_are_refused_before_training_or_told(tmp_path):
+    gaps = DataLoader(TensorDataset(images(12), torch.tensor([0, 2, 5]).repeat(4)), 4)
+    refused(
+        tmp_path, r"labels 0\.\.5 in the training data, but num_classes=3: .*num_classes=6", data=gaps, num_classes=3
+    )
+    generator, discriminator = Generator(6), Discriminator(6)
+    model = CGAN(generator, discriminator, latent_dim=LATENT, num_classes=6)
+    with pytest.warns(UserWarning, match="of class 1, 3, 4: .* give num_classes=3"):
+        trainer(tmp_path, max_steps=3).fit(model, gaps)
+    with pytest.raises(ValueError, match="CGAN needs labels: give it num_classes"):
+        CGAN(generator, discriminator, latent_dim=LATENT, num_classes=None)
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_label_beyond_the_classes_in_a_later_batch_is_told_in_a_sentence(as_dict, tmp_path):
+    labels = torch.tensor([0, 1, 2, 0, 2, 5])
+    rows = [{"image": x, "label": y} if as_dict else (x, y) for x, y in zip(images(6), labels, strict=True)]
+    model = CGAN(Generator(3), Discriminator(3), latent_dim=LATENT, num_classes=3)
+    run = trainer(tmp_path, max_steps=6)
+    with pytest.raises(ValueError, match=r"labels 2\.\.5 in the batch, but num_classes=3: number the classes"):
+        run.fit(model, DataLoader(rows, 2))
+    assert run.global_step == 2
 
 
 @pytest.mark.parametrize("y", [CLASSES, -1, [0, 1], [[0]], torch.tensor([0, 1, CLASSES])])

@@ -20,10 +20,12 @@ from lit_gans.models.mechanics.arguments import at_least, not_negative
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
 from lit_gans.models.mechanics.checks import (
     check_batch,
+    check_classes,
     check_flags,
     check_labels,
     check_precision,
     check_strategy,
+    label_of,
     peek,
 )
 from lit_gans.models.mechanics.clipping import Clip, as_clip
@@ -93,6 +95,7 @@ class TwoPlayerModule(CheckpointModule):
     double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
     couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which the paper's own penalty holds the discriminator
+    _labels_unseen = False
     round: Round | None = None  # what the discriminator has said in the update at hand
     slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
     tells_by_sign = True  # whether logits above 0 mean real
@@ -332,6 +335,7 @@ class TwoPlayerModule(CheckpointModule):
         )  # saving after the step is meant
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # the generator's turn comes later
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
+        warnings.filterwarnings("ignore", "You have overridden `on_before_batch_transfer` in `LightningModule` but")
         if self._trainer is not None:
             check_flags(self.trainer)
         return []
@@ -346,7 +350,7 @@ class TwoPlayerModule(CheckpointModule):
         check_schedules(cast("GAN", self))
         penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
         check_strategy(self.trainer.strategy, penalised)
-        check_labels(self, self.trainer.fit_loop._data_source.instance)
+        self._labels_unseen = self.num_classes is not None and not check_classes(self, self.trainer)
         batch = peek(self.trainer)
         self._first_look_due = batch is None
         if batch is not None:
@@ -474,6 +478,14 @@ class TwoPlayerModule(CheckpointModule):
         if not isinstance(y, Tensor):
             raise ValueError(f"the model has num_classes={self.num_classes}, but the batch holds no labels")
         return Batch(x, y)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Compare labels that nobody could see before training with the number of classes, before a device has them."""
+        if self._labels_unseen and type(self).unpack_batch is TwoPlayerModule.unpack_batch:
+            y = label_of(batch)
+            if isinstance(y, Tensor) and y.device.type == "cpu":
+                check_labels(y, cast("int", self.num_classes))
+        return batch
 
     def real_of(self, batch: Any) -> Batch:
         """What ``unpack_batch`` finds, the images in the networks' memory format."""

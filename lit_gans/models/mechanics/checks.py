@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import (
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lit_gans.functional import logits_of
 from lit_gans.models.mechanics.modes import eval_mode
@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from lit_gans.models.gan import GAN
     from lit_gans.models.mechanics.base import TwoPlayerModule
 
-__all__ = ("check_batch", "check_flags", "check_labels", "check_strategy", "peek", "reconstruction")
+__all__ = (
+    "check_batch",
+    "check_classes",
+    "check_flags",
+    "check_labels",
+    "check_strategy",
+    "label_of",
+    "peek",
+    "reconstruction",
+)
 
 _FAR = 100.0  # untrained images beyond it are of another scale, such as 0..255
 
@@ -90,19 +99,72 @@ def check_strategy(strategy: Strategy, penalised: bool) -> None:
             strategy._ddp_kwargs["find_unused_parameters"] = True
 
 
-def check_labels(model: "TwoPlayerModule", datamodule: Any) -> None:
-    """Compare the number of classes of a data module, where it states one, with the model's.
+def check_classes(model: "TwoPlayerModule", trainer: Trainer) -> bool:
+    """Compare the classes of the data, where they can be known before training, with those of a conditional model.
+
+    Returns:
+        Whether all labels were known.
 
     Raises:
-        ValueError: when a conditional model meets data with another number of classes or none.
+        ValueError: when a conditional model meets data with another number of classes or none, or with labels beyond.
     """
-    if model.num_classes is None or not hasattr(datamodule, "num_classes"):
-        return
-    if datamodule.num_classes != model.num_classes:
+    data: Any = trainer.fit_loop._data_source.instance
+    assert model.num_classes is not None
+    if hasattr(data, "num_classes") and data.num_classes != model.num_classes:
+        alone = " (a folder has them where it holds two class folders or more)"
+        none = "no labels" + (alone if getattr(data, "dataset", None) == "folder" else "")
         raise ValueError(
-            f"num_classes: the model has {model.num_classes}, the data have {datamodule.num_classes or 'no labels'}; "
+            f"num_classes: the model has {model.num_classes}, the data have {data.num_classes or none}; "
             "give the model and its networks the number of the data, or None to train without labels"
         )
+    known = list(_known_labels(data))
+    for where, labels in known:
+        check_labels(labels, model.num_classes, where)
+        present = labels.unique()
+        missing = [str(n) for n in range(model.num_classes) if n not in set(present.tolist())]
+        if missing and where == "the training data" and not getattr(data, "limit", None):
+            rank_zero_warn(
+                f"no image of the training data is of class {', '.join(missing[:10])}"
+                f"{', ...' if len(missing) > 10 else ''}: what the model draws of it, nothing has taught it; number "
+                f"the classes without gaps, 0..{len(present) - 1}, and give num_classes={len(present)}"
+            )
+    return bool(known)
+
+
+def _known_labels(data: Any) -> Iterator[tuple[str, Tensor]]:
+    """All labels of a data module of ours, or of tensors in a loader; of other data they are known batch by batch."""
+    if hasattr(data, "source"):
+        for split, where in (("train", "the training data"), ("val", "the held-out data")):
+            labels = getattr(data.source(split), "labels", None)
+            if labels is not None:
+                yield where, labels
+    if isinstance(data, DataLoader) and isinstance(data.dataset, TensorDataset):
+        for labels in data.dataset.tensors[1:2]:
+            yield "the training data", labels
+
+
+def check_labels(y: Tensor, num_classes: int, where: str = "the batch") -> None:
+    """Refuse labels that are no class of the model, before an index error that names nothing.
+
+    Raises:
+        ValueError: naming the labels and the number of classes.
+    """
+    if y.is_floating_point() or not y.numel():
+        return
+    low, high = int(y.min()), int(y.max())
+    if not 0 <= low <= high < num_classes:
+        grow = f", or give the model and its networks num_classes={high + 1}" if low >= 0 else ""
+        raise ValueError(
+            f"labels {low}..{high} in {where}, but num_classes={num_classes}: number the classes from 0 up without "
+            f"gaps{grow}"
+        )
+
+
+def label_of(batch: Any) -> Any:
+    """What ``unpack_batch`` takes for the labels of a batch, without its refusals."""
+    if isinstance(batch, dict):
+        return batch.get("label")
+    return batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
 
 
 def peek(trainer: Trainer) -> Any:
@@ -135,8 +197,8 @@ def check_batch(model: "GAN", batch: Any) -> None:
     real, y = real[few], y if y is None else y[few]
     if not real.is_floating_point():
         raise ValueError(f"the batch holds {real.dtype} images: convert them to float in [-1, 1]")
-    if model.num_classes is not None and y is not None and not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
-        raise ValueError(f"labels {int(y.min())}..{int(y.max())} in the batch, but num_classes={model.num_classes}")
+    if model.num_classes is not None and y is not None:
+        check_labels(y, model.num_classes)
     rng = torch.Generator(real.device).manual_seed(0)
     dtype = next((p.dtype for p in model.parameters()), real.dtype)  # double, once trained with precision="64-true"
     z, real = model.draw_latents(len(real), rng).to(dtype), real.to(dtype)
