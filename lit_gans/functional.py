@@ -4,7 +4,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,11 @@ Samples = TypeVar("Samples", Tensor, Batch)
 def as_batch(samples: Tensor | Batch) -> Batch:
     """A batch as it is, a tensor as a batch of samples without labels."""
     return Batch(samples) if isinstance(samples, Tensor) else samples
+
+
+def ask(critic: Callable[..., Any], batch: Batch) -> Any:
+    """What a function of images, or of images and labels, says of a batch."""
+    return critic(batch.x) if batch.y is None else critic(batch.x, batch.y)
 
 
 def input_gradient_norm(critic: Callable[..., Tensor], x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lit_gans.functional import input_gradient_norm, logits_of, to_uint8
+from lit_gans.functional import Batch, ask, input_gradient_norm, logits_of, to_uint8
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.models import GAN
 
@@ -81,13 +81,11 @@ class Sight:
         """See how the game stands; buffers, random numbers and modes are left as they were."""
         with undisturbed(module), torch.no_grad(), precision(module):
             reals = [images_of(module, batch) for batch in self._batches]
-            real = torch.cat([x for x, _ in reals])[: self.n]
             labels = [y for _, y in reals if y is not None]
-            y_real = torch.cat(labels)[: self.n] if labels else None
-            fake, y_fake = self._fakes(module)
-            finite = torch.isfinite(fake).all()
-            values = [*self._opinions(module, real, y_real, fake, y_fake), finite]
-            seen = torch.stack([x.double() for x in (*values, *self._pictures(real, y_real, fake, y_fake))])
+            real = Batch(torch.cat([x for x, _ in reals]), torch.cat(labels) if labels else None).part(slice(self.n))
+            fake = self._fakes(module)
+            values = [*self._opinions(module, real, fake), torch.isfinite(fake.x).all(), *self._pictures(real, fake)]
+            seen = torch.stack([x.double() for x in values])
         if self.world_size > 1:
             seen = module.trainer.strategy.reduce(seen, reduce_op="mean")
         gap, order, accuracy_real, accuracy_fake, whole, diversity, classes = seen.tolist()
@@ -96,34 +94,31 @@ class Sight:
     def input_gradients(self, module: Any, batch: Any) -> tuple[Tensor, Tensor]:
         """Mean norm of the discriminator's gradient at real and at generated images, float32 scalars."""
         with undisturbed(module), precision(module):
-            real, y_real = images_of(module, batch)
             with torch.no_grad():
-                fake, y_fake = self._fakes(module)
+                fake = self._fakes(module)
             critic = discriminator_of(module)
             return tuple(  # type: ignore[return-value]
-                input_gradient_norm(critic, x[: self.n], y if y is None else y[: self.n]).mean().detach()
-                for x, y in ((real, y_real), (fake, y_fake))
+                input_gradient_norm(critic, *images.part(slice(self.n))).mean().detach()
+                for images in (images_of(module, batch), fake)
             )
 
-    def _fakes(self, module: Any) -> tuple[Tensor, Tensor | None]:
+    def _fakes(self, module: Any) -> Batch:
         if not isinstance(module, GAN):
             torch.manual_seed(self.seed)
-            return module.sample(self.n), None
+            return Batch(module.sample(self.n))
         if self._inputs is None or self._inputs[0].device != module.device:
             z, y = module.draw_inputs(self.n, seed=self.seed)
             z = z.to(module.device, next(module.generator.parameters(), z).dtype)
             self._inputs = z, None if y is None else y.to(module.device)
-        return module.generate(*self._inputs), self._inputs[1]
+        return Batch(module.generate(*self._inputs), self._inputs[1])
 
-    def _opinions(
-        self, module: Any, real: Tensor, y_real: Tensor | None, fake: Tensor, y_fake: Tensor | None
-    ) -> list[Tensor]:
+    def _opinions(self, module: Any, real: Batch, fake: Batch) -> list[Tensor]:
         """Gap, order and accuracies."""
-        critic, unknown = discriminator_of(module), [torch.full((), torch.nan, device=real.device)] * 4
+        critic, unknown = discriminator_of(module), [torch.full((), torch.nan, device=real.x.device)] * 4
         if critic is None or self._blind:
             return unknown
         try:
-            on_real, on_fake = (_logits(critic, x, y) for x, y in ((real, y_real), (fake, y_fake)))
+            on_real, on_fake = (_logits(critic, batch) for batch in (real, fake))
         except TypeError as error:
             if isinstance(module, GAN):
                 raise
@@ -136,29 +131,30 @@ class Sight:
         accuracies = [(on_real > 0).double().mean(), (on_fake < 0).double().mean()]
         return [on_real.mean() - on_fake.mean(), above.mean(), *accuracies]
 
-    def _pictures(self, real: Tensor, y_real: Tensor | None, fake: Tensor, y_fake: Tensor | None) -> list[Tensor]:
+    def _pictures(self, real: Batch, fake: Batch) -> list[Tensor]:
         """Diversity and classes."""
-        classes = torch.full((), torch.nan, device=real.device)
+        classes = torch.full((), torch.nan, device=real.x.device)
         if self.extractor is not None:
-            seen = self.extractor(to_uint8(fake))
+            seen = self.extractor(to_uint8(fake.x))
             if seen.logits is not None:
                 shares = F.one_hot(seen.logits.argmax(1), seen.logits.shape[1]).double().mean(0)
                 classes = torch.special.entr(shares).sum().exp()
-            real, fake = self.extractor(to_uint8(real)).features, seen.features
-        return [_spread(fake, y_fake, real, y_real), classes]
+            real = Batch(self.extractor(to_uint8(real.x)).features, real.y)
+            fake = Batch(seen.features, fake.y)
+        return [_spread(real, fake), classes]
 
 
-def _logits(critic: Any, x: Tensor, y: Tensor | None) -> Tensor:
+def _logits(critic: Any, batch: Batch) -> Tensor:
     """One an image; of a patch map its mean."""
-    answer = logits_of(critic(x) if y is None else critic(x, y))
+    answer = logits_of(ask(critic, batch))
     return answer.flatten(1).mean(1) if answer.ndim > 1 else answer
 
 
-def _spread(fake: Tensor, y_fake: Tensor | None, real: Tensor, y_real: Tensor | None) -> Tensor:
+def _spread(real: Batch, fake: Batch) -> Tensor:
     """Mean distance of pairs of fakes over that of reals; of pairs with one label where both sides have eight such."""
-    distances = [torch.pdist(x.flatten(1).double()) for x in (fake, real)]
-    if y_fake is not None and y_real is not None:
-        pairs = [torch.combinations(y) for y in (y_fake, y_real)]
+    distances = [torch.pdist(x.flatten(1).double()) for x in (fake.x, real.x)]
+    if fake.y is not None and real.y is not None:
+        pairs = [torch.combinations(y) for y in (fake.y, real.y)]
         alike = [pair[:, 0] == pair[:, 1] for pair in pairs]
         if min(int(same.sum()) for same in alike) >= 8:
             distances = [distance[same] for distance, same in zip(distances, alike, strict=True)]
@@ -170,13 +166,13 @@ def discriminator_of(module: Any) -> Any:
     return module.judge if isinstance(module, GAN) else getattr(module, "discriminator", None)
 
 
-def images_of(module: Any, batch: Any) -> tuple[Tensor, Tensor | None]:
+def images_of(module: Any, batch: Any) -> Batch:
     """Images of a batch, and their labels where the model uses them."""
     if isinstance(module, GAN):
-        return module.unpack_batch(batch)
+        return Batch(*module.unpack_batch(batch))
     if isinstance(batch, dict):
         batch = batch.get("image", next(iter(batch.values())))
-    return batch if isinstance(batch, Tensor) else batch[0], None
+    return Batch(batch if isinstance(batch, Tensor) else batch[0])
 
 
 def precision(module: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_gans.functional import Batch, as_batch, differentiable, input_gradient, update_average_
+from lit_gans.functional import Batch, as_batch, ask, differentiable, input_gradient, update_average_
 from lit_gans.models.mechanics.agreement import check_ranks_agree
 from lit_gans.models.mechanics.arguments import at_least, not_negative
 from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
@@ -38,7 +38,7 @@ from lit_gans.models.mechanics.compilation import (
 )
 from lit_gans.models.mechanics.joint import joint_batch, mean_gradient
 from lit_gans.models.mechanics.modes import frozen
-from lit_gans.models.mechanics.rounds import Round, judged
+from lit_gans.models.mechanics.rounds import Round
 from lit_gans.models.mechanics.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.plugins import use_safe_io
 from lit_gans.regularizers.base import Regularizer
@@ -520,7 +520,7 @@ class TwoPlayerModule(CheckpointModule):
         answer that it gave before. A paper that asks in another way overrides ``judge``.
         """
         batch = as_batch(batch)
-        return judged(self.judge, batch) if self.round is None else self.round.answer(self.judge, batch)
+        return ask(self.judge, batch) if self.round is None else self.round.answer(self.judge, batch)
 
     def slope(self, batch: Batch | Tensor) -> Tensor:
         r"""Slopes of the discriminator at samples, :math:`\|∇_x D(x)\|_2`, to be differentiated by its parameters.

@@ -9,19 +9,14 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from lit_gans.functional import Batch, input_gradient, logits_of
+from lit_gans.functional import Batch, ask, input_gradient, logits_of
 from lit_gans.models.mechanics.spectral import is_spectral
 
 if TYPE_CHECKING:
     from lit_gans.models.gan import GAN
     from lit_gans.regularizers.base import Regularizer
 
-__all__ = ("Round", "judged", "playing_round")
-
-
-def judged(judge: Callable[..., Any], batch: Batch) -> Any:
-    """The answer to a batch of a function of images, or of images and labels."""
-    return judge(batch.x) if batch.y is None else judge(batch.x, batch.y)
+__all__ = ("Round", "playing_round")
 
 
 class Round:
@@ -46,10 +41,10 @@ class Round:
     def answer(self, judge: Callable[..., Any], batch: Batch) -> Any:
         """The answer to a batch, kept if that is one of this round."""
         if (name := self._name(batch)) is None:
-            return judged(judge, batch)
+            return ask(judge, batch)
         question = (name, torch.is_grad_enabled(), torch.is_autocast_enabled(batch.x.device.type))
         if question not in self._answers:
-            self._answers[question] = judged(judge, batch)
+            self._answers[question] = ask(judge, batch)
         return self._answers[question]
 
     def gradient(self, judge: Callable[..., Any], batch: Batch) -> Tensor | None:
