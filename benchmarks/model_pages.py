@@ -25,8 +25,8 @@ from lightning import Callback, LightningModule, Trainer
 import lit_gans.models
 from benchmarks.zoo import RESULTS, SUITES, best_of, over_seeds
 from lit_gans.commands.listing import FAMILIES
+from lit_gans.game.module import GameModule
 from lit_gans.models import GAN
-from lit_gans.models.mechanics.base import TwoPlayerModule
 
 ROOT = Path(__file__).parents[1]
 MODELS = [name for names in FAMILIES.values() for name in names]
@@ -183,9 +183,9 @@ def logged(name: str) -> str:
 def defaults(cls: type) -> str:
     """A table of a model's own arguments and of those whose default is its own."""
     own, seen = list[str](), set[str]()
-    plain = inspect.signature(TwoPlayerModule).parameters
+    plain = inspect.signature(GameModule).parameters
     for base in cls.__mro__:
-        if base is TwoPlayerModule and cls is not GAN:
+        if base is GameModule and cls is not GAN:
             break
         if "__init__" not in vars(base):
             continue
@@ -193,11 +193,11 @@ def defaults(cls: type) -> str:
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name in seen:
                 continue
             seen.add(name)
-            inherited = base is not cls and base is not TwoPlayerModule
+            inherited = base is not cls and not issubclass(GAN, base)
             if name in ("generator", "discriminator") or (inherited and parameter.default == default_of(plain, name)):
                 continue
             own.append(f"| `{name}` | {shown(parameter.default)} | {meaning(cls, name)} |")
-        if base is TwoPlayerModule:
+        if base is GameModule:
             break
     table = "\n".join(["| argument | default | |", "|---|---|---|", *own])
     rest = ["All others are those of [GAN](gan.md)."] if cls is not GAN else []

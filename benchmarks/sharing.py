@@ -18,7 +18,8 @@ import torch
 from lightning import Callback, Trainer
 
 from lit_gans.data import ImageDataModule
-from lit_gans.models import GAN, R3GAN, gan
+from lit_gans.game import loop
+from lit_gans.models import GAN, R3GAN
 from lit_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lit_gans.regularizers import R1, R2, LeCam
 
@@ -29,7 +30,7 @@ GAMES = {
     "GAN + R1 + R2 + LeCam": lambda *networks: GAN(*networks, regularizers=[R1(0.1), R2(0.1), LeCam()]),
 }
 BLOCK = 2
-SHARED = gan.playing_round
+SHARED = loop.playing_round
 
 
 @contextmanager
@@ -50,7 +51,7 @@ class Exchange(Callback):
         now, turn = time.perf_counter(), trainer.global_step // BLOCK
         if turn:
             self.times[list(self.ways)[(turn - 1) % 2]].append((now - self.start) / BLOCK)
-        gan.playing_round = self.ways[list(self.ways)[turn % 2]]
+        loop.playing_round = self.ways[list(self.ways)[turn % 2]]
         self.start = time.perf_counter()
 
 
@@ -71,7 +72,7 @@ def measure(name, blocks):
             limit_val_batches=0,
             default_root_dir=folder,
         ).fit(model, ImageDataModule("fake", image_size=32, channels=3, batch_size=64, fake_length=1280))
-    gan.playing_round = SHARED
+    loop.playing_round = SHARED
     shared, alone = (statistics.median(exchange.times[way][1:]) for way in ("shared", "apart"))  # the first warms up
     row = {"game": name, "shared_ms": round(shared * 1e3), "apart_ms": round(alone * 1e3)}
     row["ratio"] = round(shared / alone, 3)

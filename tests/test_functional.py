@@ -8,8 +8,8 @@ from torch import nn
 from toys import LATENT, build
 
 from lit_gans.functional import clip_grad_adaptive_, to_uint8
+from lit_gans.game.module import parts_of
 from lit_gans.models import AdaptiveClip, NormClip, ValueClip
-from lit_gans.models.mechanics.base import parts_of
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -227,7 +227,7 @@ def test_what_is_ours_and_torchs_is_built():
         "g_optimizer": {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 0.5}},
         "d_optimizer": {"class_path": "torch.optim.adamw.AdamW"},
         "g_scheduler": {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 7}},
-        "g_clip": {"class_path": "lit_gans.models.mechanics.clipping.NormClip", "init_args": {"max_norm": 2.0}},
+        "g_clip": {"class_path": "lit_gans.game.clipping.NormClip", "init_args": {"max_norm": 2.0}},
         "augment": {"class_path": "lit_gans.augment.DiffAugment"},
         "regularizers": [{"class_path": "lit_gans.regularizers.R1", "init_args": {"weight": 3.0}}],
         "betas": [0.0, 0.9],

@@ -377,9 +377,9 @@ def arguments_in(tree: ast.Module, cls: str, method: str = "__init__") -> tuple[
 
 @cache
 def _file_of(cls: str) -> Path | None:
-    """The file within ``models`` that defines a class."""
+    """The file of papers or of the engine that defines a class."""
     pattern = re.compile(rf"^class {re.escape(cls)}\b", re.MULTILINE)
-    paths = sorted((_PACKAGE / "models").rglob("*.py"))
+    paths = sorted(path for room in ("models", "game") for path in (_PACKAGE / room).rglob("*.py"))
     return next((path for path in paths if pattern.search(path.read_text(encoding="utf-8"))), None)
 
 

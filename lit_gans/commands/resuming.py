@@ -11,8 +11,8 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_gans.commands.errors import UserError
-from lit_gans.models.mechanics.agreement import flat
 from lit_gans.plugins import CheckpointError, read
+from lit_gans.preflight.agreement import flat
 
 __all__ = (
     "changes",

@@ -48,8 +48,8 @@ from lit_gans.commands.resuming import (
 from lit_gans.commands.verdict import verdict
 from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
+from lit_gans.game.rebuilding import check_trainer_state
 from lit_gans.models import GAN
-from lit_gans.models.mechanics.rebuilding import check_trainer_state
 from lit_gans.plugins import AppendingCSVLogger, PatientTensorBoardLogger
 
 __all__ = ("CommandLine", "main")

@@ -1,5 +1,7 @@
 """The models: Lightning modules, a paper per file."""
 
+from lit_gans.game.clipping import AdaptiveClip, NormClip, ValueClip
+from lit_gans.game.schedules import Schedule
 from lit_gans.models.acgan import ACGAN
 from lit_gans.models.began import BEGAN
 from lit_gans.models.biggan import BigGAN
@@ -12,8 +14,6 @@ from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.models.infogan import InfoGAN
 from lit_gans.models.loading import load as load
 from lit_gans.models.lsgan import LSGAN
-from lit_gans.models.mechanics.clipping import AdaptiveClip, NormClip, ValueClip
-from lit_gans.models.mechanics.schedules import Schedule
 from lit_gans.models.minimax_gan import MinimaxGAN
 from lit_gans.models.pacgan import PacGAN
 from lit_gans.models.projection_gan import ProjectionGAN

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms
+from lit_gans.game.arguments import not_negative
 from lit_gans.models.gan import GAN
-from lit_gans.models.mechanics.arguments import not_negative
 
 __all__ = ("ACGAN",)
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms
-from lit_gans.models.gan import GAN, Closure
-from lit_gans.models.mechanics.arguments import not_negative
-from lit_gans.models.mechanics.base import Player
-from lit_gans.models.mechanics.checks import reconstruction
+from lit_gans.game.arguments import not_negative
+from lit_gans.game.module import Player
+from lit_gans.models.ebgan import reconstruction
+from lit_gans.models.gan import GAN
 
 __all__ = ("BEGAN",)
 
@@ -74,13 +74,13 @@ class BEGAN(GAN):
         answer = self.discriminator(x) if y is None else self.discriminator(x, y)
         return (reconstruction(self, answer, x)[0] - x).abs().flatten(1).mean(1)
 
-    def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
+    def constrain(self, player: Player, terms: Terms | None = None) -> None:
         """After the generator's update, section 3.4, third line, with the losses of all processes."""
-        terms = super().update(player, *closures)
+        if terms is None:
+            return
         if player == "discriminator":
             self._real_loss = self.mean_of_ranks(terms["real"])
         else:
             gap = self.gamma * self._real_loss - self.mean_of_ranks(terms["adversarial"])
             self.k.add_(self.k_lr * gap).clamp_(0, 1)
             self.measured |= {"k": self.k, "m_global": self._real_loss + gap.abs()}
-        return terms

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms, off_diagonal_gram
+from lit_gans.game.arguments import not_negative
 from lit_gans.models.hinge_gan import HingeGAN
-from lit_gans.models.mechanics.arguments import not_negative
-from lit_gans.models.mechanics.spectral import normalise_spectrally
-from lit_gans.models.mechanics.truncation import TruncatedModule
+from lit_gans.modules import normalise_spectrally
 
 __all__ = ("BigGAN",)
 
 
-class BigGAN(TruncatedModule, HingeGAN):
+class BigGAN(HingeGAN):
     r"""The hinge GAN at scale: large batches, orthogonal regularisation, an averaged generator, truncated latents.
 
     .. math::
@@ -41,6 +41,8 @@ class BigGAN(TruncatedModule, HingeGAN):
         **kwargs: As of GAN.
     """
 
+    truncates = True
+
     def __init__(
         self,
         generator: nn.Module,
@@ -65,3 +67,17 @@ class BigGAN(TruncatedModule, HingeGAN):
         """The hinge loss and equation 3."""
         terms = super().generator_loss(real, fake)
         return {**terms, "orthogonal": self.orthogonal * off_diagonal_gram(self.generator)}
+
+    def render(self, network: nn.Module, z: Tensor, y: Tensor | None, truncation: float | None = None) -> Tensor:
+        """Images of latents folded into [-truncation, truncation], which then are truncated normal."""
+        return super().render(network, z if truncation is None else truncated_normal(z, truncation), y)
+
+
+def truncated_normal(z: Tensor, bound: float) -> Tensor:
+    """Standard normal values → values of the normal distribution truncated to [-bound, bound], in the same order."""
+    if not bound > 0:
+        raise ValueError(f"truncation must be above 0, got {bound}")
+    normal = torch.distributions.Normal(0.0, 1.0)
+    edge = normal.cdf(torch.tensor(bound, dtype=torch.float64))
+    inside = 1 - edge + normal.cdf(z.double()) * (2 * edge - 1).to(z.device)
+    return normal.icdf(inside).clamp(-bound, bound).to(z.dtype)

@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from lit_gans.functional import Batch, Terms, perturb
+from lit_gans.game.arguments import not_negative
 from lit_gans.models.gan import GAN
-from lit_gans.models.mechanics.arguments import not_negative
 
 __all__ = ("DRAGAN",)
 

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms, as_batch
+from lit_gans.game.arguments import not_negative
 from lit_gans.models.gan import GAN
-from lit_gans.models.mechanics.arguments import not_negative
-from lit_gans.models.mechanics.checks import reconstruction
 
 __all__ = ("EBGAN", "pulling_away")
 
@@ -75,3 +74,18 @@ def pulling_away(code: Tensor, everyone: Tensor) -> Tensor:
     unit, units = F.normalize(code.float(), dim=1), F.normalize(everyone.float(), dim=1)
     with_itself = unit.square().sum(1).square().sum()
     return ((unit @ units.T).square().sum() - with_itself) / (len(unit) * max(len(units) - 1, 1))
+
+
+def reconstruction(model: GAN, answer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The image and the code that an autoencoder answers to x; of an answer in one part, the image is both.
+
+    Raises:
+        ValueError: if the image has not the shape of x.
+    """
+    image, code = (answer, answer) if isinstance(answer, Tensor) else answer
+    if image.shape != x.shape:
+        raise ValueError(
+            f"{type(model).__name__} needs a discriminator that answers (image, code), as MLPAutoencoder does; "
+            f"this one answers {tuple(image.shape)} to images {tuple(x.shape)}"
+        )
+    return image, code

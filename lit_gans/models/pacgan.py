@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lit_gans.game.arguments import at_least
 from lit_gans.models.gan import GAN
-from lit_gans.models.mechanics.arguments import at_least
 
 __all__ = ("PacGAN",)
 

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms
+from lit_gans.game.arguments import not_negative
 from lit_gans.models.hinge_gan import HingeGAN
-from lit_gans.models.mechanics.arguments import not_negative
-from lit_gans.models.mechanics.codes import WithProxies
-from lit_gans.models.mechanics.spectral import normalise_spectrally
+from lit_gans.modules import normalise_spectrally
 
 __all__ = ("ReACGAN", "d2d_cross_entropy")
 
@@ -95,3 +94,21 @@ def d2d_cross_entropy(
     negative = (f @ others.T - (1 - margin)).clamp(min=0) / temperature
     negative = negative.masked_fill(y[:, None] == labels[None], -torch.inf)
     return (torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive).mean()
+
+
+class WithProxies(nn.Module):
+    """A discriminator and an embedding of each class, learnt with it.
+
+    Raises:
+        ValueError: if there are no classes.
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int | None, embed_dim: int) -> None:
+        super().__init__()
+        if num_classes is None:
+            raise ValueError("proxies are of classes, and there are none: give num_classes, and data that has labels")
+        self.network, self.proxies = network, nn.Embedding(num_classes, embed_dim)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the network answers."""
+        return self.network(*inputs)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from lit_gans.models.hinge_gan import HingeGAN
-from lit_gans.models.mechanics.spectral import normalise_spectrally
+from lit_gans.modules import normalise_spectrally
 
 __all__ = ("SAGAN",)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.models.gan import GAN
-from lit_gans.models.mechanics.spectral import normalise_spectrally
+from lit_gans.modules import normalise_spectrally
 
 __all__ = ("SNGAN",)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms, as_batch
-from lit_gans.models.mechanics.arguments import not_negative
+from lit_gans.game.arguments import not_negative
 from lit_gans.models.sngan import SNGAN
 
 __all__ = ("SSGAN",)

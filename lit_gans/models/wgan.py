@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer, RMSprop
 
 from lit_gans.functional import Batch, Terms
-from lit_gans.models.gan import GAN, Closure
-from lit_gans.models.mechanics.base import Player
+from lit_gans.game.module import Player
+from lit_gans.models.gan import GAN
 
 __all__ = ("WGAN",)
 
@@ -61,11 +61,9 @@ class WGAN(GAN):
         """Algorithm 1, lines 6 and 11: RMSProp."""
         return RMSprop(parameters, lr=lr)
 
-    def update(self, player: Player, *closures: Closure) -> dict[str, Tensor]:
-        """Algorithm 1, line 7: w ← clip(w, -c, c) after each update of the critic."""
-        terms = super().update(player, *closures)
+    @torch.no_grad()
+    def constrain(self, player: Player, terms: Terms | None = None) -> None:
+        """After the critic's update, algorithm 1, line 7: its weights back into [-c, c]."""
         if player == "discriminator":
-            with torch.no_grad():
-                for parameter in self.discriminator.parameters():
-                    parameter.clamp_(-self.clip, self.clip)
-        return terms
+            for parameter in self.discriminator.parameters():
+                parameter.clamp_(-self.clip, self.clip)

@@ -46,7 +46,11 @@ _DEFINED_IN: dict[str, Any] = {  # the classes that may be named, and where they
     "torch.nn.modules": nn.Module,
     "torch.optim": (Optimizer, LRScheduler),
 }
-_RULES = ("lit_gans.models.mechanics.clipping", "lit_gans.models.mechanics.schedules")  # dataclasses that models take
+_RULES = ("lit_gans.game.clipping", "lit_gans.game.schedules")  # dataclasses that models take
+_MOVED = {  # where checkpoints of before say that these are
+    "lit_gans.models.mechanics.clipping": "lit_gans.game.clipping",
+    "lit_gans.models.mechanics.schedules": "lit_gans.game.schedules",
+}
 _TEXT = (str, int, float, bool, type(None), Path)  # kinds of arguments in which text cannot stand for anything else
 
 
@@ -101,7 +105,8 @@ def class_named(path: str, trust: Iterable[str] = ()) -> Any:
         UntrustedError: if it is no class that a checkpoint may name.
     """
     check_names({"class_path": path}, trust)
-    parts = path.split(".")
+    room, _, name = path.rpartition(".")
+    parts = f"{_MOVED.get(room, room)}.{name}".split(".")
     found: Any = None
     for cut in range(len(parts) - 1, 0, -1):  # the longest part that is a module; classes may lie within classes
         name = ".".join(parts[:cut])

@@ -4,7 +4,7 @@ import pytest
 from toys import build, loader, trainer
 
 from lit_gans.data import ImageDataModule
-from lit_gans.models.mechanics import agreement
+from lit_gans.preflight import agreement
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from toys import (
 
 from lit_gans.data import ImageDataModule
 from lit_gans.models import CGAN, GAN, WGANGP, NormClip
-from lit_gans.models.mechanics.checks import check_strategy
+from lit_gans.preflight.checks import check_strategy
 from lit_gans.regularizers import R1
 from lit_gans.strategies import BatchNormSync, GANDDPStrategy
 
@@ -248,7 +248,7 @@ def test_strategies_that_cannot_work():
             check_strategy(sharded, False)
         assert "use strategy='ddp' or strategy='gan_ddp' (docs/sharded.md" in str(refusal.value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_gans.models.mechanics.checks.DeepSpeedStrategy", DeepSpeed)
+        patch.setattr("lit_gans.preflight.checks.DeepSpeedStrategy", DeepSpeed)
         with pytest.raises(ValueError, match="DeepSpeed cannot train two alternating players"):
             check_strategy(DeepSpeed(), False)
 
@@ -273,7 +273,7 @@ def test_torchs_synchronised_batch_norm_is_left_where_it_works(kind, device, pen
 )
 def test_the_strategy_hears_of_penalties(name, kwargs, penalised, tmp_path, monkeypatch):
     heard = []
-    monkeypatch.setattr("lit_gans.models.mechanics.base.check_strategy", lambda strategy, flag: heard.append(flag))
+    monkeypatch.setattr("lit_gans.game.module.check_strategy", lambda strategy, flag: heard.append(flag))
     trainer(tmp_path, max_steps=1).fit(build(name, **kwargs), loader())
     assert heard == [penalised]
 

@@ -29,8 +29,8 @@ from toys import (
 
 from lit_gans.functional import Batch, mix_seed, path_lengths
 from lit_gans.models import DRAGAN, GAN, LSGAN, R3GAN, WGANGP, WGANLP, HingeGAN, MinimaxGAN, PacGAN, StyleGAN2
+from lit_gans.models.biggan import truncated_normal
 from lit_gans.models.ebgan import pulling_away
-from lit_gans.models.mechanics.truncation import truncated_normal
 from lit_gans.models.reacgan import d2d_cross_entropy
 from lit_gans.networks import (
     BigGANGenerator,

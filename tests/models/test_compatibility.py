@@ -18,13 +18,11 @@ from toys import LATENT, MODELS, Batches, Discriminator, Generator, build, image
 from lit_gans.augment import ADA
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN, R3GAN, SNGAN, WGAN, WGANGP, AdaptiveClip, StyleGAN2
-from lit_gans.models.mechanics.compatibility import RULES, check_compatibility, compatibility_table
+from lit_gans.preflight.compatibility import RULES, check_compatibility, compatibility_table
 from lit_gans.regularizers import R1, R2, GradientPenalty, LeCam, PathLength, Regularizer
 
 README = Path(__file__).parents[2] / "README.md"
-COMMAND = (
-    'python -c "from lit_gans.models.mechanics.compatibility import compatibility_table; print(compatibility_table())"'
-)
+COMMAND = 'python -c "from lit_gans.preflight.compatibility import compatibility_table; print(compatibility_table())"'
 
 
 class Beyond(Discriminator):

@@ -30,10 +30,10 @@ from toys import (
     weights,
 )
 
+from lit_gans.game import compiling
+from lit_gans.game.module import PLAYERS
 from lit_gans.models import GAN, WGANGP
-from lit_gans.models.mechanics import compilation
-from lit_gans.models.mechanics.base import PLAYERS
-from lit_gans.models.mechanics.modes import frozen
+from lit_gans.modules import frozen
 from lit_gans.networks import (
     BigGANDiscriminator,
     BigGANGenerator,
@@ -144,8 +144,8 @@ def fit(model, tmp_path, steps=4, data=None, **kwargs):
 def told(monkeypatch):
     """Compile without kernels, which is all that inductor would add; the messages."""
     messages = []
-    monkeypatch.setattr(compilation, "_BACKEND", "aot_eager")
-    monkeypatch.setattr(compilation, "rank_zero_info", messages.append)
+    monkeypatch.setattr(compiling, "_BACKEND", "aot_eager")
+    monkeypatch.setattr(compiling, "rank_zero_info", messages.append)
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)  # pytest would keep all of it
     counters.clear()
     return messages
@@ -155,7 +155,7 @@ def told(monkeypatch):
 @pytest.mark.parametrize("case", CASES)
 def test_losses_gradients_and_buffers_equal_those_of_eager(case, told):
     plain, compiled = model_of(case), model_of(case)
-    compilation.compile_networks(compiled)
+    compiling.compile_networks(compiled)
     players = PLAYERS[:1] if "-" in case else PLAYERS
     assert_plays_like(plain, compiled, sizes=(8, 5), players=players)
     # each network, once per player; a penalty's graph; all of them for one size and for any
@@ -174,7 +174,7 @@ def test_losses_gradients_and_buffers_equal_those_of_eager(case, told):
 def test_kernels_of_inductor_equal_eager():
     counters.clear()
     plain, compiled = model_of("WGANGP"), model_of("WGANGP")
-    compilation.compile_networks(compiled)
+    compiling.compile_networks(compiled)
     assert_plays_like(plain, compiled, sizes=(8,), players=PLAYERS[:1])
     assert counters["stats"]["unique_graphs"] == 3
     assert counters["inductor"]
@@ -215,9 +215,9 @@ def test_copies_and_pickles_of_a_compiled_network_are_plain():
     discriminator = networks("GAN")[1]
     model = GAN(Generator(), discriminator, latent_dim=LATENT)
     keys = list(model.state_dict())
-    compilation.compile_networks(model)
+    compiling.compile_networks(model)
     assert list(model.state_dict()) == keys
-    assert isinstance(discriminator._compiled_call_impl, compilation.CompiledNetwork)
+    assert isinstance(discriminator._compiled_call_impl, compiling.CompiledNetwork)
     for twin in (copy.deepcopy(discriminator), pickle.loads(pickle.dumps(discriminator))):
         assert twin._compiled_call_impl is None
         assert torch.equal(twin(images(2)), discriminator.eval()(images(2)))
@@ -316,7 +316,7 @@ def half_broken(graph, inputs):
 @needs_penalties
 @pytest.mark.parametrize("backend", [broken, half_broken])
 def test_a_compiler_that_fails_stops_no_training(backend, told, monkeypatch, tmp_path):
-    monkeypatch.setattr(compilation, "_BACKEND", backend)
+    monkeypatch.setattr(compiling, "_BACKEND", backend)
     assert_close(*(fit(build("WGANGP", compile=on, n_critic=1), tmp_path) for on in (False, True)))
     assert {message.partition(" stays eager: ")[0] for message in told} == {
         "compile: the generator",
@@ -327,7 +327,7 @@ def test_a_compiler_that_fails_stops_no_training(backend, told, monkeypatch, tmp
 
 
 def test_too_many_graphs_stop_no_training(told):
-    compiled = compilation.Compiled(lambda x, times: x * len(times), "the product", nullcontext)
+    compiled = compiling.Compiled(lambda x, times: x * len(times), "the product", nullcontext)
     with torch._dynamo.config.patch(recompile_limit=2):
         assert [float(compiled(torch.ones(()), "-" * n)) for n in (2, 3, 4, 5)] == [2, 3, 4, 5]
     assert counters["stats"]["unique_graphs"] == 2
@@ -338,7 +338,7 @@ def test_too_many_graphs_stop_no_training(told):
 def test_graphs_of_many_models_do_not_add_up(told):
     with torch._dynamo.config.patch(recompile_limit=1):
         for _ in range(3):
-            compiled = compilation.Compiled(lambda x: x.sin(), "the sine", nullcontext)
+            compiled = compiling.Compiled(lambda x: x.sin(), "the sine", nullcontext)
             assert float(compiled(torch.zeros(()))) == 0
     assert counters["stats"]["unique_graphs"] == 3
     assert not told
@@ -368,7 +368,7 @@ def is_channels_last(x):
 @pytest.mark.parametrize("model_class", [GAN, WGANGP])
 def test_channels_last_changes_the_layout_and_no_number(model_class, regularizers):
     plain, model = (conv_model(model_class, regularizers=regularizers, channels_last=on) for on in (False, True))
-    compilation.lay_out_channels_last(model.generator, model.discriminator)
+    compiling.lay_out_channels_last(model.generator, model.discriminator)
     assert_plays_like(plain, model, sizes=(8, 5), channels=3)
     for (key, value), other in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
         assert value.shape == other.shape

@@ -53,7 +53,7 @@ def test_layers_that_are_spectrally_normalised_already_stay_as_they_are(name, tm
     names = [key for key, _ in discriminator.named_parameters()]
     conditional = CLASSES if "num_classes" in EXTRAS.get(name, {}) else None
     told = []
-    monkeypatch.setattr("lit_gans.models.mechanics.spectral.rank_zero_info", told.append)
+    monkeypatch.setattr("lit_gans.modules.rank_zero_info", told.append)
     model = MODELS[name](Generator(conditional), discriminator, latent_dim=LATENT, **EXTRAS.get(name, {}))
     assert sum("torch.nn.utils.spectral_norm already and keep it" in line for line in told) == 1
     assert [key for key, _ in discriminator.named_parameters()] == names

@@ -8,7 +8,7 @@ import torch
 from toys import trainer
 
 from lit_gans import CGAN, GAN, ImageDataModule
-from lit_gans.models.mechanics.checkpointing import FORMAT
+from lit_gans.game.checkpoint import FORMAT
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -8,8 +8,9 @@ from toys import LATENT, build, images
 
 from benchmarks.sharing import apart
 from lit_gans.functional import Batch
-from lit_gans.models import GAN, gan
-from lit_gans.models.mechanics.rounds import Round
+from lit_gans.game import loop
+from lit_gans.game.rounds import Round
+from lit_gans.models import GAN
 from lit_gans.regularizers import R1, R2, Consistency, GradientPenalty, LeCam, Regularizer
 
 ADD_ONS = {
@@ -29,7 +30,7 @@ def gradients(model, monkeypatch, share, precision=torch.float64, step=0, other_
     """Terms and gradients of the discriminator of one play."""
     with monkeypatch.context() as patch:
         if not share:
-            patch.setattr(gan, "playing_round", apart)
+            patch.setattr(loop, "playing_round", apart)
         model.to(precision).reseed(0)
         model.reseed_global()
         real, z = images(8).to(precision), model.draw_latents(8, model.rng).to(precision)

@@ -68,14 +68,11 @@ def train(
     """Move a copy of a player so that the value falls (sign 1) or rises (sign -1)."""
     parameters = [parameter.requires_grad_() for parameter in network.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=model.betas)
-    clip = getattr(model, "clip", None) if network is model.discriminator else None  # of WGAN's critic
     for step in range(steps):
         real, y = batches[step % len(batches)]
         gradients = torch.autograd.grad(sign * value(model, real, y, seed=step), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-        if clip is not None:
-            with torch.no_grad():
-                for parameter in parameters:
-                    parameter.clamp_(-clip, clip)
+        if network is model.discriminator:
+            model.constrain("discriminator")

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -22,12 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lit_gans.functional import logits_of
-from lit_gans.models.mechanics.modes import eval_mode
+from lit_gans.modules import eval_mode
 from lit_gans.strategies import BatchNormSync, GANDDPStrategy
-
-if TYPE_CHECKING:
-    from lit_gans.models.gan import GAN
-    from lit_gans.models.mechanics.base import TwoPlayerModule
 
 __all__ = (
     "check_batch",
@@ -37,7 +33,6 @@ __all__ = (
     "check_strategy",
     "label_of",
     "peek",
-    "reconstruction",
 )
 
 _FAR = 100.0  # untrained images beyond it are of another scale, such as 0..255
@@ -99,7 +94,7 @@ def check_strategy(strategy: Strategy, penalised: bool) -> None:
             strategy._ddp_kwargs["find_unused_parameters"] = True
 
 
-def check_classes(model: "TwoPlayerModule", trainer: Trainer) -> bool:
+def check_classes(model: Any, trainer: Trainer) -> bool:
     """Compare the classes of the data, where they can be known before training, with those of a conditional model.
 
     Returns:
@@ -186,7 +181,7 @@ def peek(trainer: Trainer) -> Any:
 
 
 @torch.no_grad()
-def check_batch(model: "GAN", batch: Any) -> None:
+def check_batch(model: Any, batch: Any) -> None:
     """Play one round without learning, and name what does not fit: shapes, ranges, labels.
 
     Raises:
@@ -240,22 +235,7 @@ def _call(name: str, network: Any, x: Tensor, y: Tensor | None) -> Any:
         raise ValueError(f"{name} cannot take an input of shape {shapes}{hint}: {error}") from error
 
 
-def reconstruction(model: "GAN", answer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The image and the code that an autoencoder answers to x; of an answer in one part, the image is both.
-
-    Raises:
-        ValueError: if the image has not the shape of x.
-    """
-    image, code = (answer, answer) if isinstance(answer, Tensor) else answer
-    if image.shape != x.shape:
-        raise ValueError(
-            f"{type(model).__name__} needs a discriminator that answers (image, code), as MLPAutoencoder does; "
-            f"this one answers {tuple(image.shape)} to images {tuple(x.shape)}"
-        )
-    return image, code
-
-
-def _check_head(model: "GAN", answer: Any) -> None:
+def _check_head(model: Any, answer: Any) -> None:
     """Whether the discriminator answers logits alone, or also what the model learns from."""
     heads, name = model.head_width, type(model).__name__
     if heads is None and not isinstance(answer, Tensor):
@@ -274,7 +254,7 @@ def _check_head(model: "GAN", answer: Any) -> None:
         )
 
 
-def check_precision(model: "TwoPlayerModule", trainer: Trainer) -> None:
+def check_precision(model: Any, trainer: Trainer) -> None:
     """Refuse networks of another type than that in which the trainer hands them batches.
 
     Raises:

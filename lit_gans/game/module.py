@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from lightning import Callback
@@ -14,11 +14,21 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_gans.functional import Batch, as_batch, ask, differentiable, input_gradient, update_average_
-from lit_gans.models.mechanics.agreement import check_ranks_agree
-from lit_gans.models.mechanics.arguments import at_least, not_negative
-from lit_gans.models.mechanics.checkpointing import CheckpointModule, flatten, write_back
-from lit_gans.models.mechanics.checks import (
+from lit_gans.functional import Batch, update_average_
+from lit_gans.game.arguments import at_least, not_negative
+from lit_gans.game.checkpoint import CheckpointModule, flatten, write_back
+from lit_gans.game.clipping import Clip, as_clip
+from lit_gans.game.compiling import (
+    align_state,
+    compile_networks,
+    lay_out_channels_last,
+)
+from lit_gans.game.joint import joint_batch, mean_gradient
+from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
+from lit_gans.modules import frozen
+from lit_gans.plugins import use_safe_io
+from lit_gans.preflight.agreement import check_ranks_agree
+from lit_gans.preflight.checks import (
     check_batch,
     check_classes,
     check_flags,
@@ -28,31 +38,16 @@ from lit_gans.models.mechanics.checks import (
     label_of,
     peek,
 )
-from lit_gans.models.mechanics.clipping import Clip, as_clip
-from lit_gans.models.mechanics.compatibility import check_compatibility
-from lit_gans.models.mechanics.compilation import (
-    align_state,
-    compile_networks,
-    compiled_input_gradient,
-    lay_out_channels_last,
-)
-from lit_gans.models.mechanics.joint import joint_batch, mean_gradient
-from lit_gans.models.mechanics.modes import frozen
-from lit_gans.models.mechanics.rounds import Round
-from lit_gans.models.mechanics.schedules import Schedule, check_schedules, follow_schedules
-from lit_gans.plugins import use_safe_io
+from lit_gans.preflight.compatibility import check_compatibility
 from lit_gans.regularizers.base import Regularizer
 
-if TYPE_CHECKING:
-    from lit_gans.models.gan import GAN
-
-__all__ = ("PLAYERS", "Player", "TwoPlayerModule")
+__all__ = ("PLAYERS", "GameModule", "Player")
 
 Player: TypeAlias = Literal["discriminator", "generator"]
 PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # the order of their updates and optimizers
 
 
-class TwoPlayerModule(CheckpointModule):
+class GameModule(CheckpointModule):
     """Two networks that play against each other; ``GAN`` adds the rules of the game.
 
     Args:
@@ -96,7 +91,6 @@ class TwoPlayerModule(CheckpointModule):
     couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which the paper's own penalty holds the discriminator
     _labels_unseen = False
-    round: Round | None = None  # what the discriminator has said in the update at hand
     slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
     tells_by_sign = True  # whether logits above 0 mean real
     needs_labels = False  # whether there is no such model without classes
@@ -106,15 +100,6 @@ class TwoPlayerModule(CheckpointModule):
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not
     batch_images = 0  # real images of this step's batch, over all ranks
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a ``discriminate`` that would go past the answers that are shared."""
-        super().__init_subclass__(**kwargs)
-        if "discriminate" in vars(cls):
-            raise TypeError(
-                f"{cls.__name__} overrides discriminate(batch), which shares answers between loss and add-ons: "
-                "override judge(x, y=None) in its place, which says how the discriminator is asked"
-            )
 
     def __init__(
         self,
@@ -269,25 +254,6 @@ class TwoPlayerModule(CheckpointModule):
         """A context whose backward passes average gradients over processes, or, if not, only sum them up here."""
         return _block_parallel_sync_behavior(self.trainer.strategy, block=not average)
 
-    def take_turn(self, player: Player, step: int | None) -> dict[Regularizer, int]:
-        """Note which of its updates a player is at; a step of None teaches nothing.
-
-        Returns:
-            The player's add-ons that are due, each with the factor of its laziness.
-        """
-        self.turn = step if step is None or player == "discriminator" else step // self.n_critic
-        self.lazily = False
-        factors = {penalty: self.lazy(penalty.every) for penalty in self.regularizers if penalty.player == player}
-        return {penalty: factor for penalty, factor in factors.items() if factor}
-
-    def lazy(self, every: int) -> int:
-        """The factor of a penalty that is due at every so many updates: 0 at the others; 1 where nothing is learnt."""
-        if self.turn is None:
-            return 1
-        due = self.turn % every == 0
-        self.lazily |= due and every > 1
-        return every if due else 0
-
     # average of the generator
 
     @property
@@ -347,15 +313,15 @@ class TwoPlayerModule(CheckpointModule):
         use_safe_io(self.trainer.strategy)
         check_precision(self, self.trainer)
         check_ranks_agree(self, self.trainer)
-        check_schedules(cast("GAN", self))
+        check_schedules(self)
         penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
         check_strategy(self.trainer.strategy, penalised)
         self._labels_unseen = self.num_classes is not None and not check_classes(self, self.trainer)
         batch = peek(self.trainer)
         self._first_look_due = batch is None
         if batch is not None:
-            check_batch(cast("GAN", self), batch)
-        check_compatibility(cast("GAN", self), self.trainer)
+            check_batch(self, batch)
+        check_compatibility(self, self.trainer)
         if self.channels_last:
             lay_out_channels_last(*(getattr(self, name) for name in (*PLAYERS, "g_ema") if hasattr(self, name)))
         if self.compile_networks:
@@ -368,13 +334,13 @@ class TwoPlayerModule(CheckpointModule):
         for optimizer in self.trainer.optimizers:
             optimizer.register_load_state_dict_post_hook(align_state)
         self.finish_resuming()
-        check_compatibility(cast("GAN", self), self.trainer, optimizers=True)
+        check_compatibility(self, self.trainer, optimizers=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Look at the first batch of a loader that ``setup`` could not look into without losing it; set schedules."""
-        follow_schedules(cast("GAN", self), self.trainer.global_step)
+        follow_schedules(self, self.trainer.global_step)
         if self._first_look_due:
-            check_batch(cast("GAN", self), batch)
+            check_batch(self, batch)
             self._first_look_due = False
         if self._logs(self.trainer.global_step):  # else Lightning repeats the last value of a term of every n-th step
             for metric in self.trainer.fit_loop.epoch_loop._results.values():
@@ -481,7 +447,7 @@ class TwoPlayerModule(CheckpointModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Compare labels that nobody could see before training with the number of classes, before a device has them."""
-        if self._labels_unseen and type(self).unpack_batch is TwoPlayerModule.unpack_batch:
+        if self._labels_unseen and type(self).unpack_batch is GameModule.unpack_batch:
             y = label_of(batch)
             if isinstance(y, Tensor) and y.device.type == "cpu":
                 check_labels(y, cast("int", self.num_classes))
@@ -506,43 +472,6 @@ class TwoPlayerModule(CheckpointModule):
     def whole_packs(self, real: Batch) -> Batch:
         """A held-out batch without the last samples that fill no pack."""
         return real.part(slice(0, len(real.x) - len(real.x) % self.pack))
-
-    # what the discriminator says
-
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """What the discriminator returns for images and labels."""
-        raise NotImplementedError
-
-    def discriminate(self, batch: Batch | Tensor) -> Any:
-        """What the discriminator returns for a batch, after ``augment``; a tensor is a batch without labels.
-
-        Asked again within an update of the discriminator about ``real`` or ``fake`` as the hooks got them, it gives the
-        answer that it gave before. A paper that asks in another way overrides ``judge``.
-        """
-        batch = as_batch(batch)
-        return ask(self.judge, batch) if self.round is None else self.round.answer(self.judge, batch)
-
-    def slope(self, batch: Batch | Tensor) -> Tensor:
-        r"""Slopes of the discriminator at samples, :math:`\|∇_x D(x)\|_2`, to be differentiated by its parameters.
-
-        In float32 at least, whatever the precision of training; compiled where the networks are. At ``real`` and
-        ``fake`` without a forward pass of its own where the loss has asked the same already.
-
-        Returns:
-            Shape (N,).
-        """
-        batch = as_batch(batch)
-        with torch.enable_grad(), torch.autocast(batch.x.device.type, enabled=False):
-            gradient = None if self.round is None else self.round.gradient(self.judge, batch)
-            if gradient is None:
-                differentiate = self.compiled_input_gradient or input_gradient
-                gradient = differentiate(self.judge, differentiable(batch.x), batch.y)
-        return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-
-    @property
-    def compiled_input_gradient(self) -> Callable[..., Tensor] | None:
-        """How ``slope`` differentiates ``judge`` where the networks are compiled; None where they are not."""
-        return compiled_input_gradient(self.discriminator)
 
     def on_validation_start(self) -> None:
         """All ranks validate the same generator."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning import Trainer
@@ -12,11 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from lit_gans.functional import input_gradient, logits_of
-from lit_gans.models.mechanics.modes import eval_mode
-from lit_gans.models.mechanics.spectral import is_spectral
-
-if TYPE_CHECKING:
-    from lit_gans.models.gan import GAN
+from lit_gans.modules import eval_mode, is_spectral
 
 __all__ = ("RULES", "Rule", "check_compatibility", "compatibility_table")
 
@@ -43,11 +39,11 @@ class Rule:
     level: Literal["error", "warning"]
     reason: str
     remedy: str
-    found: Callable[["GAN", Trainer], str | None]
+    found: Callable[[Any, Trainer], str | None]
     needs_optimizers: bool = False
 
 
-def check_compatibility(model: "GAN", trainer: Trainer, optimizers: bool = False) -> None:
+def check_compatibility(model: Any, trainer: Trainer, optimizers: bool = False) -> None:
     """Warn of what will not go well, and refuse what cannot; neither weights nor random states change.
 
     Args:
@@ -80,7 +76,7 @@ def _named(layers: list[tuple[str, nn.Module]]) -> str:
     return f"{name} ({type(layer).__name__}" + (f" and {len(others)} more)" if others else ")")
 
 
-def _batch_norms(model: "GAN", *players: Literal["discriminator", "generator"]) -> list[tuple[str, nn.Module]]:
+def _batch_norms(model: Any, *players: Literal["discriminator", "generator"]) -> list[tuple[str, nn.Module]]:
     """Layers that normalise by the statistics of the batch; not those that were frozen with ``eval()``."""
     return [
         (name, layer)
@@ -90,14 +86,14 @@ def _batch_norms(model: "GAN", *players: Literal["discriminator", "generator"]) 
     ]
 
 
-def _penalty(model: "GAN", *players: str) -> str | None:
+def _penalty(model: Any, *players: str) -> str | None:
     """Whose loss differentiates through a gradient: the paper's, or that of a regularizer of these players."""
     if model.double_backward:
         return type(model).__name__
     return _added_penalty(model, *players)
 
 
-def _added_penalty(model: "GAN", *players: str) -> str | None:
+def _added_penalty(model: Any, *players: str) -> str | None:
     """The first regularizer of these players that differentiates through a gradient."""
     penalties = (r for r in model.regularizers if r.double_backward and r.player in players)
     return next((type(regularizer).__name__ for regularizer in penalties), None)
@@ -119,7 +115,7 @@ def _batch_size(trainer: Trainer) -> int | None:
     return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
-def _clips_weights(model: "GAN") -> bool:
+def _clips_weights(model: Any) -> bool:
     """Whether the critic's weights are clipped: then the model has a bound ``clip``."""
     return isinstance(getattr(model, "clip", None), (int, float))
 
@@ -127,12 +123,12 @@ def _clips_weights(model: "GAN") -> bool:
 # the rules, one function each
 
 
-def _batch_norm_and_penalty(model: "GAN", trainer: Trainer) -> str | None:
+def _batch_norm_and_penalty(model: Any, trainer: Trainer) -> str | None:
     penalty, layers = _penalty(model, "discriminator"), _batch_norms(model, "discriminator")
     return f"{_named(layers)} with the gradient penalty of {penalty}" if penalty and layers else None
 
 
-def _batch_norm_of_few(model: "GAN", trainer: Trainer) -> str | None:
+def _batch_norm_of_few(model: Any, trainer: Trainer) -> str | None:
     layers = _batch_norms(model, "discriminator", "generator")
     size = _batch_size(trainer) if layers else None
     if size is None:
@@ -145,14 +141,14 @@ def _batch_norm_of_few(model: "GAN", trainer: Trainer) -> str | None:
     return f"{_named(layers)} on batches of {size} images{parts}" if layers else None
 
 
-def _batch_norm_in_processes(model: "GAN", trainer: Trainer) -> str | None:
+def _batch_norm_in_processes(model: Any, trainer: Trainer) -> str | None:
     layers = _batch_norms(model, "discriminator", "generator") if trainer.world_size > 1 else []
     layers = [(name, layer) for name, layer in layers if not _synchronised(layer, trainer)]
     return f"{_named(layers)} in {trainer.world_size} processes" if layers else None
 
 
 @torch.no_grad()
-def _squashed_logits(model: "GAN", trainer: Trainer) -> str | None:
+def _squashed_logits(model: Any, trainer: Trainer) -> str | None:
     """A layer whose answer is the discriminator's: the last one registered may as well be part of an attention."""
     if not type(model).discriminator_loss.__module__.startswith("lit_gans."):
         return None  # a loss of one's own may take probabilities
@@ -175,7 +171,7 @@ def _squashed_logits(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
-def _inputs(model: "GAN") -> tuple[Tensor, Tensor | None]:
+def _inputs(model: Any) -> tuple[Tensor, Tensor | None]:
     """Two packs of latents, and their labels."""
     rng, like = torch.Generator().manual_seed(0), next(model.generator.parameters(), torch.zeros(()))
     z, y = model.draw_latents(2 * model.pack, rng).to(like), model.draw_labels(2 * model.pack, rng)
@@ -183,32 +179,32 @@ def _inputs(model: "GAN") -> tuple[Tensor, Tensor | None]:
 
 
 @torch.no_grad()
-def _samples(model: "GAN") -> tuple[Tensor, Tensor | None]:
+def _samples(model: Any) -> tuple[Tensor, Tensor | None]:
     """Two packs of generated images, and their labels."""
     z, y = _inputs(model)
     with isolate_rng(), eval_mode(model):
         return model.generate(z, y), y
 
 
-def _answer(model: "GAN") -> Tensor:
+def _answer(model: Any) -> Tensor:
     """What the discriminator says to them."""
     x, y = _samples(model)
     with isolate_rng(), eval_mode(model):
         return logits_of(model.judge(x, y))
 
 
-def _seen_in_the_images(model: "GAN", trainer: Trainer) -> None:
+def _seen_in_the_images(model: Any, trainer: Trainer) -> None:
     """The range of the generator's images is compared with that of the data by ``checks.check_batch``."""
 
 
-def _spectral_norm_and_clipping(model: "GAN", trainer: Trainer) -> str | None:
+def _spectral_norm_and_clipping(model: Any, trainer: Trainer) -> str | None:
     for name, layer in model.discriminator.named_modules(prefix="discriminator") if _clips_weights(model) else ():
         if is_spectral(layer):
             return f"spectral norm of {name.partition('.parametrizations')[0]} with clip={model.clip}"
     return None
 
 
-def _fused_and_clip(model: "GAN", trainer: Trainer) -> str | None:
+def _fused_and_clip(model: Any, trainer: Trainer) -> str | None:
     """Lightning leaves the gradients of such an optimizer scaled when we clip them."""
     for letter, clip, optimizer in zip("dg", model.clips, trainer.optimizers, strict=False):
         unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
@@ -217,7 +213,7 @@ def _fused_and_clip(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
-def _momentum_and_clipping(model: "GAN", trainer: Trainer) -> str | None:
+def _momentum_and_clipping(model: Any, trainer: Trainer) -> str | None:
     for optimizer in trainer.optimizers[:1] if _clips_weights(model) else ():
         for group in optimizer.param_groups:
             betas = group.get("betas")
@@ -228,12 +224,12 @@ def _momentum_and_clipping(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
-def _half_precision_and_penalty(model: "GAN", trainer: Trainer) -> str | None:
+def _half_precision_and_penalty(model: Any, trainer: Trainer) -> str | None:
     penalty = _penalty(model, "discriminator", "generator") if trainer.precision == "16-mixed" else None
     return f"precision='16-mixed' with the gradient penalty of {penalty}" if penalty else None
 
 
-def _lazy_beyond_the_end(model: "GAN", trainer: Trainer) -> str | None:
+def _lazy_beyond_the_end(model: Any, trainer: Trainer) -> str | None:
     for regularizer in model.regularizers if trainer.max_steps > 0 and not getattr(trainer, "fast_dev_run", 0) else ():
         turns = model.n_critic if regularizer.player == "generator" else 1
         if regularizer.every > 1 and regularizer.every >= trainer.max_steps // turns:
@@ -242,12 +238,12 @@ def _lazy_beyond_the_end(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
-def _indivisible_batch(model: "GAN", trainer: Trainer) -> str | None:
+def _indivisible_batch(model: Any, trainer: Trainer) -> str | None:
     size = _batch_size(trainer) if model.pack > 1 else None
     return f"pack={model.pack} and batches of {size} images" if size and size % model.pack else None
 
 
-def _last_batch(model: "GAN", trainer: Trainer) -> str | None:
+def _last_batch(model: Any, trainer: Trainer) -> str | None:
     """A last batch, smaller than the others, that cannot be learned from."""
     least, source = model.least_batch, trainer.fit_loop._data_source
     if (model.pack == 1 and least == 1) or not source.is_defined():
@@ -271,14 +267,14 @@ def _last_batch(model: "GAN", trainer: Trainer) -> str | None:
     return f"a last batch of {images}, where {type(model).__name__} needs {needed}"
 
 
-def _opposed_slopes(model: "GAN", trainer: Trainer) -> str | None:
+def _opposed_slopes(model: Any, trainer: Trainer) -> str | None:
     targets = {type(r).__name__: r.slope_target for r in model.regularizers if r.slope_target is not None}
     if len(set(targets.values())) < 2:
         return None
     return " and ".join(f"{name} (a slope of {target:g})" for name, target in targets.items())
 
 
-def _own_and_added_slopes(model: "GAN", trainer: Trainer) -> str | None:
+def _own_and_added_slopes(model: Any, trainer: Trainer) -> str | None:
     own = model.slope_target
     for regularizer in model.regularizers if own is not None else ():
         if regularizer.slope_target not in (None, own):
@@ -287,7 +283,7 @@ def _own_and_added_slopes(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
-def _adaptive_without_sign(model: "GAN", trainer: Trainer) -> str | None:
+def _adaptive_without_sign(model: Any, trainer: Trainer) -> str | None:
     adaptive = model.adapts and not model.tells_by_sign
     return f"{type(model.augment).__name__} on {type(model).__name__}" if adaptive else None
 
@@ -306,7 +302,7 @@ def _leads_to_an_error(tensor: Tensor) -> bool:
     return False
 
 
-def _no_second_derivative(model: "GAN", trainer: Trainer) -> str | None:
+def _no_second_derivative(model: Any, trainer: Trainer) -> str | None:
     """Differentiate the slope at two samples once more, without learning; of both networks, where it is asked for."""
     if (penalty := _penalty(model, "discriminator")) is not None:
         x, y = _samples(model)
@@ -318,7 +314,7 @@ def _no_second_derivative(model: "GAN", trainer: Trainer) -> str | None:
     return None
 
 
-def _path(model: "GAN") -> tuple[Callable[..., Tensor], Tensor, Tensor | None]:
+def _path(model: Any) -> tuple[Callable[..., Tensor], Tensor, Tensor | None]:
     """The function whose slopes are path lengths, and where: of w if the generator has it, else of z."""
     generator: Any = model.generator
     z, y = _inputs(model)
@@ -329,7 +325,7 @@ def _path(model: "GAN") -> tuple[Callable[..., Tensor], Tensor, Tensor | None]:
     return generator.synthesis, w[:, None].repeat(1, generator.num_ws, 1), None
 
 
-def _penalty_of_generator(model: "GAN") -> str | None:
+def _penalty_of_generator(model: Any) -> str | None:
     """Whose loss differentiates through a gradient of the generator."""
     if getattr(model, "pl_weight", 0.0):  # path length of the paper's own
         return type(model).__name__
@@ -337,7 +333,7 @@ def _penalty_of_generator(model: "GAN") -> str | None:
 
 
 def _differentiated_twice(
-    model: "GAN", network: nn.Module, function: Callable[..., Tensor], x: Tensor, y: Tensor | None
+    model: Any, network: nn.Module, function: Callable[..., Tensor], x: Tensor, y: Tensor | None
 ) -> str | None:
     """Why a network's slope has no gradient; None if it has, or what does not fit is for ``check_batch`` to name."""
     parameters = [p for p in network.parameters() if p.requires_grad]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from lit_gans.functional import Batch, ask, input_gradient, logits_of
-from lit_gans.models.mechanics.spectral import is_spectral
-
-if TYPE_CHECKING:
-    from lit_gans.models.gan import GAN
-    from lit_gans.regularizers.base import Regularizer
+from lit_gans.modules import is_spectral
 
 __all__ = ("Round", "playing_round")
 
@@ -65,7 +61,7 @@ class Round:
 
 @contextmanager
 def playing_round(
-    model: "GAN", player: str, penalties: Collection["Regularizer"], real: Batch, fake: Batch
+    model: Any, player: str, penalties: Collection[Any], real: Batch, fake: Batch
 ) -> Iterator[tuple[Batch, Batch]]:
     """Within it the model's ``discriminate`` answers once to each of the two batches that it gives back.
 
@@ -104,7 +100,7 @@ def playing_round(
         model.round = None
 
 
-def _passes_are_alike(model: "GAN") -> bool:
+def _passes_are_alike(model: Any) -> bool:
     """Whether the discriminator says the same each time: it neither draws noise nor changes with a pass."""
     return model.augment is None and not any(
         isinstance(layer, (_DropoutNd, _BatchNorm)) or is_spectral(layer) for layer in model.discriminator.modules()

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lit_gans.functional import estimate_batch_statistics_, mix_seed
-from lit_gans.models.mechanics.modes import eval_mode
+from lit_gans.modules import eval_mode
 
 __all__ = ("SamplingModule",)
 

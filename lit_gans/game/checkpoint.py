@@ -12,8 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lit_gans.models.mechanics.agreement import check_same_step
-from lit_gans.models.mechanics.rebuilding import (
+from lit_gans.game.rebuilding import (
     FORMAT,
     arguments_of_file,
     check_trainer_state,
@@ -23,9 +22,10 @@ from lit_gans.models.mechanics.rebuilding import (
     path_of,
     stay_where_possible,
 )
-from lit_gans.models.mechanics.sampling import SamplingModule
+from lit_gans.game.sampling import SamplingModule
 from lit_gans.plugins import newest_whole
 from lit_gans.plugins.trust import is_trusted, trusted_modules
+from lit_gans.preflight.agreement import check_same_step
 
 __all__ = ("FORMAT", "CheckpointModule", "plain_arguments")
 

@@ -1,4 +1,7 @@
-"""Spectral normalisation of networks as they are given."""
+"""What is asked of networks, or done to them: modes that are put back, gradients that rest, spectral norm."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
@@ -6,7 +9,32 @@ from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ("is_spectral", "normalise_spectrally")
+__all__ = ("eval_mode", "frozen", "is_spectral", "normalise_spectrally")
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Evaluate; each submodule gets back the mode it had."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """No gradients for these parameters; those that were frozen before stay so. Not to be nested."""
+    live = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in live:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in live:
+            parameter.requires_grad_(True)
 
 
 def is_spectral(layer: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import torch
@@ -10,13 +10,10 @@ import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
-if TYPE_CHECKING:
-    from lit_gans.models.mechanics.base import TwoPlayerModule
-
 __all__ = ("check_ranks_agree", "check_same_step", "flat")
 
 
-def check_ranks_agree(model: "TwoPlayerModule", trainer: Trainer) -> None:
+def check_ranks_agree(model: Any, trainer: Trainer) -> None:
     """Compare what must be equal on all processes, and would otherwise end in a hang or in silent nonsense.
 
     Raises:
@@ -49,7 +46,7 @@ def check_same_step(step: int, world_size: int) -> None:
         raise ValueError(f"the processes found checkpoints of different steps ({told}): give all the same file")
 
 
-def description(model: "TwoPlayerModule", trainer: Trainer) -> dict[str, Any]:
+def description(model: Any, trainer: Trainer) -> dict[str, Any]:
     """Plain values by name."""
     facts = {
         "resuming": trainer.ckpt_path is not None,

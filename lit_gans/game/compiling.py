@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,9 +16,6 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from lit_gans.functional import input_gradient
-
-if TYPE_CHECKING:
-    from lit_gans.models.mechanics.base import TwoPlayerModule
 
 __all__ = ("CompiledNetwork", "align_state", "compile_networks", "compiled_input_gradient", "lay_out_channels_last")
 
@@ -168,7 +165,7 @@ def _reason(error: Exception) -> str:
     return "; ".join([f"{type(error).__name__}: {title}", *explained[:1], *places[-1:]])
 
 
-def compile_networks(model: "TwoPlayerModule") -> None:
+def compile_networks(model: Any) -> None:
     """Compile both networks in place; state and keys stay as they are. Again on the same networks, it does nothing."""
     twice = any(penalty.double_backward and penalty.player == "generator" for penalty in model.regularizers)
     for name, network in (("generator", model.generator), ("discriminator", model.discriminator)):

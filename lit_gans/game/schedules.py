@@ -3,12 +3,9 @@
 import math
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from lit_gans.models.gan import GAN
 
 __all__ = ("Schedule", "check_schedules", "follow_schedules")
 
@@ -59,7 +56,7 @@ class Schedule:
         return self.end + (self.start - self.end) * rest
 
 
-def check_schedules(model: "GAN") -> None:
+def check_schedules(model: Any) -> None:
     """Refuse schedules of what is no number of the model.
 
     Raises:
@@ -80,7 +77,7 @@ def check_schedules(model: "GAN") -> None:
         raise ValueError(f"schedules: there are two of {twice!r}: leave one out")
 
 
-def follow_schedules(model: "GAN", step: int) -> None:
+def follow_schedules(model: Any, step: int) -> None:
     """Set all that is scheduled to its value at a training step; logged as ``train/<name>``, dots as underscores."""
     for schedule in model.schedules:
         value = schedule.at(step)
@@ -96,7 +93,7 @@ def follow_schedules(model: "GAN", step: int) -> None:
         model.scheduled[schedule.of.replace(".", "_")] = value
 
 
-def _set_beta(model: "GAN", index: int, value: float) -> None:
+def _set_beta(model: Any, index: int, value: float) -> None:
     for optimizer in model.trainer.optimizers:
         for group in optimizer.param_groups:
             if "betas" not in group:

@@ -1,0 +1,1 @@
+"""The engine: one step of the game, and what surrounds it."""

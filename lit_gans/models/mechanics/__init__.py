@@ -1,1 +1,0 @@
-"""What surrounds the game, so that a paper's file holds the paper alone."""
