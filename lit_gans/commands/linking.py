@@ -97,7 +97,7 @@ def _share_classes(class_path: str, places: dict[str, Any], given: dict[str, Any
     classes = places["model"].get("num_classes")
     cls: Any = getattr(lit_gans.models, class_path.rpartition(".")[2], None)
     for name in _NETWORKS if classes is not None and cls is not None else ():
-        if name == "discriminator" and not cls.shows_labels:
+        if name == "discriminator" and not cls.traits.shows_labels:
             continue
         if "num_classes" in places[name] and "num_classes" not in given[name]:
             places[name].num_classes = classes

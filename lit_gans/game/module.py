@@ -25,6 +25,7 @@ from lit_gans.game.compiling import (
 )
 from lit_gans.game.joint import joint_batch, mean_gradient
 from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
+from lit_gans.game.traits import Traits
 from lit_gans.modules import frozen
 from lit_gans.plugins import use_safe_io
 from lit_gans.preflight.agreement import check_ranks_agree
@@ -87,15 +88,8 @@ class GameModule(CheckpointModule):
     augment: Any
     regularizers: Iterable[Regularizer]
     _first_look_due = False
-    double_backward = False  # whether the paper's own penalty differentiates through the discriminator's gradient
-    couples_samples = False  # whether a loss is no mean over samples, so that a batch cannot be worked through in parts
-    slope_target: float | None = None  # the slope at which the paper's own penalty holds the discriminator
+    traits = Traits()  # what the engine must know of a paper
     _labels_unseen = False
-    slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where each update of the discriminator takes slopes
-    tells_by_sign = True  # whether logits above 0 mean real
-    needs_labels = False  # whether there is no such model without classes
-    shows_labels = True  # whether the discriminator of a conditional model is given them
-    least_batch = 1  # real images that a loss needs at once
     pack = 1  # samples the discriminator judges together
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not
@@ -145,13 +139,14 @@ class GameModule(CheckpointModule):
             raise ValueError(f"ema_kimg must be above 0, got {ema_kimg}")
         if ema_rampup is not None and ema_kimg is None:
             raise ValueError("ema_rampup ramps up ema_kimg: give that too")
-        couple = next((part for part in (self, *(regularizers or ())) if part.couples_samples), None)
-        if accumulate > 1 and couple is not None:
+        couples = [type(self).__name__] if self.traits.couples_samples else []
+        couples += [type(penalty).__name__ for penalty in regularizers or () if penalty.couples_samples]
+        if accumulate > 1 and couples:
             raise ValueError(
-                f"accumulate={accumulate}: {type(couple).__name__} compares the samples of a batch, so that its "
+                f"accumulate={accumulate}: {couples[0]} compares the samples of a batch, so that its "
                 "parts have another loss than the whole; use accumulate=1, and more processes for more memory"
             )
-        if self.needs_labels and num_classes is None:
+        if self.traits.needs_labels and num_classes is None:
             raise ValueError(f"{type(self).__name__} needs labels: give it num_classes, and data that has them")
         names = [penalty.name for penalty in regularizers or ()]
         if twice := next((name for name in names if names.count(name) > 1), None):
@@ -314,7 +309,7 @@ class GameModule(CheckpointModule):
         check_precision(self, self.trainer)
         check_ranks_agree(self, self.trainer)
         check_schedules(self)
-        penalised = self.double_backward or any(r.double_backward for r in self.regularizers)
+        penalised = self.traits.double_backward or any(r.double_backward for r in self.regularizers)
         check_strategy(self.trainer.strategy, penalised)
         self._labels_unseen = self.num_classes is not None and not check_classes(self, self.trainer)
         batch = peek(self.trainer)

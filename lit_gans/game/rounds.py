@@ -80,7 +80,7 @@ def playing_round(
         real: Of the data.
         fake: Generated; without gradient in the discriminator's turn.
     """
-    at = {*model.slopes_at, *(place for penalty in penalties for place in penalty.slopes_at)}
+    at = {*model.traits.slopes_at, *(place for penalty in penalties for place in penalty.slopes_at)}
     adaptive = model.adapts and model.turn is not None
     if player == "generator" or not (at or penalties or adaptive):
         yield real, fake

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import not_negative
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("ACGAN",)
@@ -31,7 +32,7 @@ class ACGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    needs_labels, shows_labels = True, False
+    traits = Traits(needs_labels=True, shows_labels=False)
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import not_negative
 from lit_gans.game.module import Player
+from lit_gans.game.traits import Traits
 from lit_gans.models.ebgan import reconstruction
 from lit_gans.models.gan import GAN
 
@@ -35,7 +36,7 @@ class BEGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    tells_by_sign = False
+    traits = Traits(tells_by_sign=False)
     k: Tensor
     _real_loss: Tensor  # of the update of the discriminator before
 

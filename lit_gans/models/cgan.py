@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("CGAN",)
@@ -27,7 +28,7 @@ class CGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    needs_labels = True
+    traits = Traits(needs_labels=True)
 
     def __init__(
         self,

@@ -1,11 +1,13 @@
 """DRAGAN: Kodali et al. 2017, "On convergence and stability of GANs", arXiv:1705.07215."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from lit_gans.functional import Batch, Terms, perturb
 from lit_gans.game.arguments import not_negative
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("DRAGAN",)
@@ -30,8 +32,7 @@ class DRAGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward = True
-    slope_target: float
+    traits = Traits(double_backward=True)
 
     def __init__(
         self,
@@ -44,10 +45,11 @@ class DRAGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **kwargs)
         not_negative(gp_weight=gp_weight, slope=slope, noise=noise)
-        self.gp_weight, self.slope_target, self.noise = gp_weight, slope, noise
+        self.gp_weight, self.noise, self.target = gp_weight, noise, slope
+        self.traits = replace(self.traits, slope_target=slope)
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """GAN's terms and the penalty of section 2.3."""
         terms = super().discriminator_loss(real, fake)
         slope = self.slope(perturb(real, self.noise, self.rng))
-        return {**terms, "gradient_penalty": self.gp_weight * (slope - self.slope_target).square().mean()}
+        return {**terms, "gradient_penalty": self.gp_weight * (slope - self.target).square().mean()}

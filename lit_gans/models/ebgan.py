@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms, as_batch
 from lit_gans.game.arguments import not_negative
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("EBGAN", "pulling_away")
@@ -31,7 +32,7 @@ class EBGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    tells_by_sign, couples_samples, least_batch = False, True, 2  # coupled by the pulling-away term
+    traits = Traits(tells_by_sign=False, couples_samples=True, least_batch=2)  # coupled by the pulling-away term
 
     def __init__(
         self,

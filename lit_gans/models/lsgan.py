@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from lit_gans.functional import Batch, Terms
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("LSGAN",)
@@ -28,7 +29,7 @@ class LSGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    tells_by_sign = False
+    traits = Traits(tells_by_sign=False)
 
     def __init__(
         self,

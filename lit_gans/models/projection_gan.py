@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from lit_gans.game.traits import Traits
 from lit_gans.models.sngan import SNGAN
 
 __all__ = ("ProjectionGAN",)
@@ -28,7 +29,7 @@ class ProjectionGAN(SNGAN):
         **kwargs: As of SNGAN.
     """
 
-    needs_labels = True
+    traits = Traits(needs_labels=True)
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from torch import nn
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import not_negative
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("R3GAN",)
@@ -32,8 +33,7 @@ class R3GAN(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward, tells_by_sign, slope_target = True, False, 0.0
-    slopes_at = ("real", "fake")
+    traits = Traits(double_backward=True, tells_by_sign=False, slope_target=0.0, slopes_at=("real", "fake"))
 
     def __init__(
         self,

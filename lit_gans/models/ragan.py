@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 
 from lit_gans.functional import Batch, Terms
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("RaGAN",)
@@ -21,8 +22,7 @@ class RaGAN(GAN):
     others; its loss is that of independent batches either way.
     """
 
-    tells_by_sign = False
-    couples_samples = True
+    traits = Traits(tells_by_sign=False, couples_samples=True)
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Section 4.4 with the standard GAN's functions."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import not_negative
+from lit_gans.game.traits import Traits
 from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.modules import normalise_spectrally
 
@@ -36,7 +37,7 @@ class ReACGAN(HingeGAN):
         **kwargs: As of GAN.
     """
 
-    needs_labels, couples_samples, shows_labels = True, True, False
+    traits = Traits(needs_labels=True, couples_samples=True, shows_labels=False)
 
     def __init__(
         self,

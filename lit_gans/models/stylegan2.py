@@ -1,5 +1,6 @@
 """StyleGAN2: Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", CVPR, arXiv:1912.04958."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms, gamma_for, path_lengths
 from lit_gans.game.arguments import at_least, not_negative
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("StyleGAN2",)
@@ -36,7 +38,7 @@ class StyleGAN2(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward, couples_samples, slope_target = True, True, 0.0  # coupled by the mean of path lengths
+    traits = Traits(double_backward=True, couples_samples=True, slope_target=0.0)  # coupled by the mean of path lengths
     truncates = True
     mean_length: Tensor
 
@@ -63,6 +65,7 @@ class StyleGAN2(GAN):
         super().__init__(generator, discriminator, **kwargs)
         self.r1_gamma, self.r1_every, self.pl_weight, self.pl_every = r1_gamma, r1_every, pl_weight, pl_every
         self.style_mixing = style_mixing
+        self.traits = replace(self.traits, g_double_backward=pl_weight > 0)
         self.register_buffer("mean_length", torch.zeros(()))
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:

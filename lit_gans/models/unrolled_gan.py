@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import at_least
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("UnrolledGAN",)
@@ -42,7 +43,7 @@ class UnrolledGAN(GAN):
         **kwargs: As of GAN; without ``d_optimizer``, whose steps could not be differentiated.
     """
 
-    double_backward = couples_samples = True  # a batch in parts would look ahead on each part
+    traits = Traits(double_backward=True, couples_samples=True)  # a batch in parts would look ahead on each part
     _ahead: dict[str, Tensor] | None = None
 
     def __init__(

@@ -1,6 +1,7 @@
 """WGAN: Arjovsky et al. 2017, "Wasserstein generative adversarial networks", ICML, arXiv:1701.07875."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim import Optimizer, RMSprop
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.module import Player
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("WGAN",)
@@ -30,7 +32,7 @@ class WGAN(GAN):
         **kwargs: As of GAN.
     """
 
-    tells_by_sign = False
+    traits = Traits(tells_by_sign=False)
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class WGAN(GAN):
         if not clip > 0:
             raise ValueError(f"clip must be above 0, got {clip}")
         super().__init__(generator, discriminator, n_critic=n_critic, g_lr=g_lr, d_lr=d_lr, **kwargs)
-        self.clip = clip
+        self.clip, self.traits = clip, replace(self.traits, weight_bound=clip)
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 2, negated: its maximum over w estimates the Wasserstein distance."""

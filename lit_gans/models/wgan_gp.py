@@ -6,6 +6,7 @@ from torch import nn
 
 from lit_gans.functional import Batch, Terms, interpolate
 from lit_gans.game.arguments import not_negative
+from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
 __all__ = ("WGANGP",)
@@ -32,8 +33,7 @@ class WGANGP(GAN):
         **kwargs: As of GAN.
     """
 
-    double_backward, tells_by_sign = True, False
-    slope_target: float | None = 1.0
+    traits = Traits(double_backward=True, tells_by_sign=False, slope_target=1.0)
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """WGAN-LP: Petzka et al. 2018, "On the regularization of Wasserstein GANs", ICLR, arXiv:1709.08894."""
 
+from dataclasses import replace
+
 from lit_gans.functional import Batch, Terms, interpolate
 from lit_gans.models.wgan_gp import WGANGP
 
@@ -19,7 +21,7 @@ class WGANLP(WGANGP):
     WGANGP.
     """
 
-    slope_target = None  # flatter is well, too
+    traits = replace(WGANGP.traits, slope_target=None)  # flatter is well, too
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 8; the interpolates take the labels of the real samples."""

@@ -88,7 +88,7 @@ def _batch_norms(model: Any, *players: Literal["discriminator", "generator"]) ->
 
 def _penalty(model: Any, *players: str) -> str | None:
     """Whose loss differentiates through a gradient: the paper's, or that of a regularizer of these players."""
-    if model.double_backward:
+    if model.traits.double_backward:
         return type(model).__name__
     return _added_penalty(model, *players)
 
@@ -113,11 +113,6 @@ def _batch_size(trainer: Trainer) -> int | None:
             owner = source.dataloader()
     sizes = (getattr(told, "batch_size", None) for told in (owner, getattr(owner, "batch_sampler", None)))
     return next((size for size in sizes if isinstance(size, int) and size > 0), None)
-
-
-def _clips_weights(model: Any) -> bool:
-    """Whether the critic's weights are clipped: then the model has a bound ``clip``."""
-    return isinstance(getattr(model, "clip", None), (int, float))
 
 
 # the rules, one function each
@@ -198,9 +193,10 @@ def _seen_in_the_images(model: Any, trainer: Trainer) -> None:
 
 
 def _spectral_norm_and_clipping(model: Any, trainer: Trainer) -> str | None:
-    for name, layer in model.discriminator.named_modules(prefix="discriminator") if _clips_weights(model) else ():
+    bound = model.traits.weight_bound
+    for name, layer in model.discriminator.named_modules(prefix="discriminator") if bound is not None else ():
         if is_spectral(layer):
-            return f"spectral norm of {name.partition('.parametrizations')[0]} with clip={model.clip}"
+            return f"spectral norm of {name.partition('.parametrizations')[0]} with clip={bound}"
     return None
 
 
@@ -214,13 +210,14 @@ def _fused_and_clip(model: Any, trainer: Trainer) -> str | None:
 
 
 def _momentum_and_clipping(model: Any, trainer: Trainer) -> str | None:
-    for optimizer in trainer.optimizers[:1] if _clips_weights(model) else ():
+    bound = model.traits.weight_bound
+    for optimizer in trainer.optimizers[:1] if bound is not None else ():
         for group in optimizer.param_groups:
             betas = group.get("betas")
             momenta = {"momentum": group.get("momentum"), "betas[0]": betas[0] if isinstance(betas, tuple) else None}
             for name, momentum in momenta.items():
                 if isinstance(momentum, (int, float)) and momentum > 0:
-                    return f"d_optimizer, {type(optimizer).__name__} with {name}={momentum}, with clip={model.clip}"
+                    return f"d_optimizer, {type(optimizer).__name__} with {name}={momentum}, with clip={bound}"
     return None
 
 
@@ -245,7 +242,7 @@ def _indivisible_batch(model: Any, trainer: Trainer) -> str | None:
 
 def _last_batch(model: Any, trainer: Trainer) -> str | None:
     """A last batch, smaller than the others, that cannot be learned from."""
-    least, source = model.least_batch, trainer.fit_loop._data_source
+    least, source = model.traits.least_batch, trainer.fit_loop._data_source
     if (model.pack == 1 and least == 1) or not source.is_defined():
         return None
     with isolate_rng():
@@ -275,7 +272,7 @@ def _opposed_slopes(model: Any, trainer: Trainer) -> str | None:
 
 
 def _own_and_added_slopes(model: Any, trainer: Trainer) -> str | None:
-    own = model.slope_target
+    own = model.traits.slope_target
     for regularizer in model.regularizers if own is not None else ():
         if regularizer.slope_target not in (None, own):
             added = f"{type(regularizer).__name__} (a slope of {regularizer.slope_target:g})"
@@ -284,7 +281,7 @@ def _own_and_added_slopes(model: Any, trainer: Trainer) -> str | None:
 
 
 def _adaptive_without_sign(model: Any, trainer: Trainer) -> str | None:
-    adaptive = model.adapts and not model.tells_by_sign
+    adaptive = model.adapts and not model.traits.tells_by_sign
     return f"{type(model.augment).__name__} on {type(model).__name__}" if adaptive else None
 
 
@@ -327,7 +324,7 @@ def _path(model: Any) -> tuple[Callable[..., Tensor], Tensor, Tensor | None]:
 
 def _penalty_of_generator(model: Any) -> str | None:
     """Whose loss differentiates through a gradient of the generator."""
-    if getattr(model, "pl_weight", 0.0):  # path length of the paper's own
+    if model.traits.g_double_backward:
         return type(model).__name__
     return _added_penalty(model, "generator")
 

@@ -91,7 +91,7 @@ def test_an_update_of_one_player_leaves_the_other_alone(name, tmp_path):
 def test_accumulation_equals_the_large_batch_or_is_refused(name, tmp_path, monkeypatch):
     ends = []
     monkeypatch.setattr("lit_gans.models.dragan.perturb", lambda real, noise, rng: real)  # drawn by the part
-    if MODELS[name].couples_samples:
+    if MODELS[name].traits.couples_samples:
         with pytest.raises(ValueError, match=f"accumulate=4: {name} compares the samples of a batch"):
             build(name, accumulate=4)
         return
