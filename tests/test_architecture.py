@@ -1,6 +1,7 @@
 """Who may import whom, how long files may be, and what no step may do: read from the source, nothing is run."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -11,27 +12,28 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_gans"
 FILES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
 ANYTHING = {
-    *("augment", "callbacks", "cli", "commands", "data", "functional", "game", "metrics", "models", "modules"),
-    *("networks", "plugins", "preflight", "regularizers", "strategies"),
+    *("augment", "callbacks", "cli", "commands", "data", "functional", "game", "internals", "metrics", "models"),
+    *("modules", "networks", "plugins", "preflight", "regularizers", "strategies"),
 }
 MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the version
     "": ANYTHING,  # lit_gans/__init__.py imports when asked
     "__main__": {"cli"},
     "augment": set(),
-    "callbacks": {"functional", "game", "metrics", "models"},
+    "callbacks": {"functional", "game", "internals", "metrics", "models"},
     "cli": ANYTHING,
     "commands": ANYTHING,
     "data": set(),
     "functional": set(),
-    "game": {"functional", "modules", "plugins", "preflight", "regularizers.base", "strategies"},
+    "game": {"functional", "internals", "modules", "plugins", "preflight", "regularizers.base", "strategies"},
     "metrics": {"functional"},
-    "models": {"functional", "game", "modules", "plugins", "regularizers"},
+    "internals": set(),
+    "models": {"functional", "game", "internals", "modules", "plugins", "regularizers"},
     "modules": set(),
     "networks": set(),
     "plugins": set(),
-    "preflight": {"functional", "modules", "strategies"},
+    "preflight": {"functional", "internals", "modules", "strategies"},
     "regularizers": {"functional"},
-    "strategies": set(),
+    "strategies": {"internals"},
     "version": set(),
 }
 
@@ -65,6 +67,25 @@ def calls(tree, method):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method:
             yield ast.unparse(node.func.value)
+
+
+def private(tree):
+    """Attributes with private names, as they stand in the text."""
+    return {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and re.match(r"_[a-z]", n.attr)}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_lightnings_private_names_are_in_one_file(file):
+    """Those that ``internals.py`` knows, and any other of a trainer, its loops and its strategy."""
+    if file == "internals.py":
+        return
+    known = {name.rpartition(".")[2] for name in private(FILES["internals.py"])}
+    of_trainer = re.compile(r"\b(trainer|loop|strategy)\._\w+$")
+    assert not [n for n in private(FILES[file]) if n.rpartition(".")[2] in known or of_trainer.search(n)]
+    if file.startswith("strategies/"):  # a strategy of Lightning's, with other methods
+        return
+    imported = [n for n in ast.walk(FILES[file]) if isinstance(n, ast.ImportFrom) and n.module.startswith("lightning")]
+    assert not [alias.name for node in imported for alias in node.names if alias.name.startswith("_")]
 
 
 def test_every_room_has_its_rule():

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from lit_gans.callbacks.guard.duality import duality_gap
 from lit_gans.callbacks.guard.look import Sight, images_of
 from lit_gans.callbacks.guard.watcher import Watcher
+from lit_gans.internals import batches_done
 from lit_gans.models import GAN
 
 __all__ = ("BalanceReport",)
@@ -116,7 +117,7 @@ class BalanceReport(Watcher):
             values = {f"balance/{key}": value for key, value in values.items()}
             pl_module.log_dict(values, logger=False, batch_size=1)
             for logger in trainer.loggers:  # whatever the trainer's logging steps
-                logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+                logger.log_metrics(values, step=batches_done(trainer))
             self._norms.clear()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 

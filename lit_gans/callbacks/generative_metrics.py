@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from lit_gans.internals import batches_done, validation_source
 from lit_gans.metrics.evaluation import HIGHER_IS_BETTER, Evaluation, Result, check_metrics
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
 from lit_gans.metrics.modes import modes_of
@@ -143,7 +144,7 @@ class GenerativeMetrics(Callback):
                 rank_zero_info(f"GenerativeMetrics: validation every {self.every_n_steps} training batches")
             trainer.check_val_every_n_epoch = None
             trainer.val_check_interval = self.every_n_steps
-        source = trainer.fit_loop.epoch_loop.val_loop._data_source
+        source = validation_source(trainer)
         owner: Any = source.instance if source.is_module() else None
         if owner is not None and (not source.is_defined() or not owner.val_dataloader()):
             self._lend(owner, "val_dataloader", lambda: DataLoader([0], generator=torch.Generator()))  # type: ignore[arg-type]
@@ -242,7 +243,7 @@ class GenerativeMetrics(Callback):
             return
         if not self.history or self.history[-1][0] != trainer.global_step:
             values = self._measure(trainer, pl_module)
-            step = trainer.fit_loop.epoch_loop._batches_that_stepped
+            step = batches_done(trainer)
             for logger in trainer.loggers:
                 logger.log_metrics({f"val/{key}": value for key, value in values.items()}, step=max(0, step - 1))
         best = self.best

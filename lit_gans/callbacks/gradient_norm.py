@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from lit_gans.callbacks.guard.look import Sight
 from lit_gans.callbacks.guard.players import Player, total_norm
 from lit_gans.callbacks.guard.watcher import Watcher
+from lit_gans.internals import batches_done
 
 __all__ = ("GradientNormMonitor",)
 
@@ -80,7 +81,7 @@ class GradientNormMonitor(Watcher):
     @staticmethod
     def _logs_now(trainer: Trainer) -> bool:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
+        return every > 0 and (batches_done(trainer) + 1) % every == 0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure, on logging steps."""
@@ -135,7 +136,7 @@ class GradientNormMonitor(Watcher):
         }
         if not self.per_layer:
             named = {f"gradients/{player.name}": torch.cat(list(named.values()))} if named else {}
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = batches_done(trainer)
         for key, values in named.items():
             finite = values[torch.isfinite(values)].float().cpu()
             for logger in trainer.loggers if len(finite) else ():

@@ -9,6 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lit_gans.internals import batches_done, logger_connector
+
 __all__ = ("LogPosition",)
 
 LINES, EVENTS = ("metrics.csv", "health.jsonl"), "events.out.tfevents.*"
@@ -69,11 +71,11 @@ class LogPosition(Callback):
 def pending(trainer: Trainer) -> dict[str, Any] | None:
     """Within the hooks at the end of a batch: its metrics, which are logged only after them."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    connector = trainer._logger_connector
+    connector = logger_connector(trainer)
     if trainer.validating or progress.completed == progress.processed or not connector.should_update_logs:
         return None
     metrics = {name: float(value) for name, value in connector.metrics["log"].items()}
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    step = batches_done(trainer)
     return {"step": step, "metrics": metrics | {"epoch": trainer.current_epoch}} if metrics else None
 
 

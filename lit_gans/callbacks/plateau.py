@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_gans.callbacks.guard.monitored import check_logged, higher_is_better, read
+from lit_gans.internals import batches_done
 
 __all__ = ("StopOnPlateau",)
 
@@ -93,7 +94,7 @@ class StopOnPlateau(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Look at a metric of training."""
-        batches = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+        batches = batches_done(trainer) + 1
         if not self.in_validation and batches % self.every_n_steps == 0:
             self._look(trainer)
 
@@ -102,7 +103,7 @@ class StopOnPlateau(Callback):
         check_logged(trainer, self, self.monitor, hint)
         value = read(trainer, self.monitor)
         sign = 1 if self.mode == "min" else -1
-        now = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # counted after both hooks
+        now = batches_done(trainer) + 1  # counted after both hooks
         if not math.isnan(value) and (math.isnan(self.best) or sign * (self.best - value) > self.min_delta):
             self.best, self.best_step, self.worse = value, now, 0
             if self.path is not None:

@@ -11,13 +11,9 @@ from typing import Any
 
 from lightning import Trainer
 
-__all__ = ("after_validation", "in_step", "settle", "validation_due")
+from lit_gans.internals import combined_loader, count_batches, will_validate
 
-
-def validation_due(trainer: Trainer) -> bool:
-    """At the end of a training batch: whether a validation follows it."""
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-    return fetcher is not None and loop._should_check_val_fx(fetcher)
+__all__ = ("after_validation", "in_step", "settle")
 
 
 def in_step(trainer: Trainer) -> bool:
@@ -49,14 +45,14 @@ def settle(trainer: Trainer) -> None:
     if trainer.validating:
         _begin_validation(loop.val_loop.batch_progress)
     elif progress.current.completed < progress.current.processed:  # the hooks at the end of a batch are running
-        if validation_due(trainer):
+        if will_validate(trainer):
             _complete(trainer, 1)
             _begin_validation(loop.val_loop.batch_progress)
     elif progress.current.completed and not _at_end_of_epoch(trainer):
         _complete(trainer, -1)
-        loop._batches_that_stepped -= 1  # Lightning counts it when it ends that batch on resuming
-    elif not progress.current.completed and validation_due(trainer):
-        loop._batches_that_stepped -= 1  # counted when a validation is passed over before the first batch of an epoch
+        count_batches(trainer, -1)  # Lightning counts it when it ends that batch on resuming
+    elif not progress.current.completed and will_validate(trainer):
+        count_batches(trainer, -1)  # counted when a validation is passed over before the first batch of an epoch
 
 
 def _complete(trainer: Trainer, batches: int) -> None:
@@ -76,7 +72,7 @@ def _take_batch_back(trainer: Trainer) -> None:
     for counts in (progress.current, progress.total):
         counts.ready = counts.started = counts.processed = counts.completed
     progress.is_last_batch = False
-    loaders = trainer.fit_loop._combined_loader
+    loaders = combined_loader(trainer)
     for loader in [] if loaders is None else loaders.flattened:
         if hasattr(loader, "step_back"):
             loader.step_back()

@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from lit_gans.callbacks.progress_state import after_validation, in_step, settle, validation_due
+from lit_gans.callbacks.progress_state import after_validation, in_step, settle
+from lit_gans.internals import will_validate
 
 __all__ = ("BestCheckpoint", "LastCheckpoint", "SaveConfig")
 
@@ -82,7 +83,7 @@ class LastCheckpoint(_Checkpoint):
         step = self._began_at = trainer.global_step
         last = step == trainer.max_steps or trainer.received_sigterm
         self._due = step % self._every_n_train_steps == 0 or last
-        if self._due and not validation_due(trainer):
+        if self._due and not will_validate(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,6 +16,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from lit_gans.functional import to_uint8
+from lit_gans.internals import accumulates, batches_done
 from lit_gans.models import GAN
 
 __all__ = ("SampleGrid", "mosaic", "scatter")
@@ -92,14 +93,13 @@ class SampleGrid(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Draws when the number of batches is a multiple of ``every_n_steps``."""
-        loop = trainer.fit_loop.epoch_loop
-        batches = loop._batches_that_stepped + 1  # counted after this hook
-        if batches % self.every_n_steps == 0 and not loop._should_accumulate():
+        batches = batches_done(trainer) + 1  # counted after this hook
+        if batches % self.every_n_steps == 0 and not accumulates(trainer):
             self.draw(trainer, pl_module, batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the last grid."""
-        if (batches := trainer.fit_loop.epoch_loop._batches_that_stepped) > self._drawn:
+        if (batches := batches_done(trainer)) > self._drawn:
             self.draw(trainer, pl_module, batches)
 
     def draw(self, trainer: Trainer, pl_module: LightningModule, batches: int) -> None:

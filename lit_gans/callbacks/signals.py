@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_gans.callbacks.progress_state import validation_due
+from lit_gans.internals import receive_sigterm, will_validate
 
 __all__ = ("StopOnSignal",)
 
@@ -83,8 +83,8 @@ class StopOnSignal(Callback):
             told, work = self._agreement
             work.wait()
             self.received, self._agreement = int(told), None
-        if self.received and not validation_due(trainer):
-            trainer._signal_connector.received_sigterm = True
+        if self.received and not will_validate(trainer):
+            receive_sigterm(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave before a validation."""

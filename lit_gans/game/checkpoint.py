@@ -23,6 +23,7 @@ from lit_gans.game.rebuilding import (
     stay_where_possible,
 )
 from lit_gans.game.sampling import SamplingModule
+from lit_gans.internals import trainer_of
 from lit_gans.plugins import newest_whole
 from lit_gans.plugins.trust import is_trusted, trusted_modules
 from lit_gans.preflight.agreement import check_same_step
@@ -80,7 +81,7 @@ class CheckpointModule(SamplingModule):
         self.images_seen, self.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
         kept = ours.get("measured", {})  # else the first rows after resuming would lack them
         self.measured = {name: value.to(self.device) for name, value in kept.items() if isinstance(value, Tensor)}
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if trainer_of(self) is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resume(checkpoint, ours)
 
     def _resume(self, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -7,8 +7,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from lightning import Callback
-from lightning.pytorch.core.optimizer import do_nothing_closure
-from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -26,6 +24,7 @@ from lit_gans.game.compiling import (
 from lit_gans.game.joint import joint_batch, mean_gradient
 from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.game.traits import Traits
+from lit_gans.internals import HOOK_NAME, averaging, logged_results, trainer_of, uncounted
 from lit_gans.modules import frozen
 from lit_gans.plugins import use_safe_io
 from lit_gans.preflight.agreement import check_ranks_agree
@@ -177,7 +176,7 @@ class GameModule(CheckpointModule):
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """The paper's optimizer: Adam."""
         parameters = list(parameters)
-        scaled = self._trainer is not None and self.trainer.precision == "16-mixed"  # unscales before we could clip
+        scaled = trainer_of(self) is not None and self.trainer.precision == "16-mixed"  # unscales before we could clip
         fused = not scaled and all(p.device.type in ("cpu", "cuda") for p in parameters)
         return Adam(parameters, lr=lr, betas=self.betas, fused=fused)
 
@@ -226,9 +225,7 @@ class GameModule(CheckpointModule):
     def optimizer_of(self, player: Player) -> Any:
         """Lightning's wrapper of a player's optimizer; the discriminator's alone counts as a global step."""
         optimizer: Any = self.optimizers()[PLAYERS.index(player)]  # type: ignore[index]
-        if player == "generator":
-            optimizer._on_before_step = optimizer._on_after_step = do_nothing_closure
-        return optimizer
+        return uncounted(optimizer) if player == "generator" else optimizer
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, after callbacks have measured: gradients are averaged over ranks and unscaled here."""
@@ -247,7 +244,7 @@ class GameModule(CheckpointModule):
 
     def averaging(self, average: bool) -> Any:
         """A context whose backward passes average gradients over processes, or, if not, only sum them up here."""
-        return _block_parallel_sync_behavior(self.trainer.strategy, block=not average)
+        return averaging(self.trainer.strategy, average)
 
     # average of the generator
 
@@ -284,7 +281,7 @@ class GameModule(CheckpointModule):
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook some forty times a step; asked each time whether that is a parameter, an
         # nn.Module spends a tenth of a millisecond on it
-        if name == "_current_fx_name":
+        if name == HOOK_NAME:
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -297,7 +294,7 @@ class GameModule(CheckpointModule):
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # the generator's turn comes later
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
         warnings.filterwarnings("ignore", "You have overridden `on_before_batch_transfer` in `LightningModule` but")
-        if self._trainer is not None:
+        if trainer_of(self) is not None:
             check_flags(self.trainer)
         return []
 
@@ -338,7 +335,7 @@ class GameModule(CheckpointModule):
             check_batch(self, batch)
             self._first_look_due = False
         if self._logs(self.trainer.global_step):  # else Lightning repeats the last value of a term of every n-th step
-            for metric in self.trainer.fit_loop.epoch_loop._results.values():
+            for metric in logged_results(self.trainer):
                 if not metric.meta.on_epoch:
                     metric.reset()
 
@@ -375,7 +372,7 @@ class GameModule(CheckpointModule):
 
     def mean_of_ranks(self, value: Tensor) -> Tensor:
         """A detached value's mean over all processes; itself in one."""
-        if self._trainer is None or self.trainer.world_size == 1:
+        if trainer_of(self) is None or self.trainer.world_size == 1:
             return value.detach()
         reduced: Tensor = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
         return reduced

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import at_least
 from lit_gans.game.traits import Traits
+from lit_gans.internals import trainer_of
 from lit_gans.models.gan import GAN
 
 __all__ = ("UnrolledGAN",)
@@ -97,7 +98,7 @@ def adam_moments(model: GAN) -> Moments:
     parameters = list(model.discriminator.parameters())
     zeros = [torch.zeros_like(p) for p in parameters]
     begin = torch.zeros((), device=parameters[0].device if parameters else None)
-    optimizers = model.trainer.optimizers if model._trainer is not None else []
+    optimizers = model.trainer.optimizers if trainer_of(model) is not None else []
     if not optimizers or "betas" not in optimizers[0].param_groups[0]:  # a foreign module's
         return Moments(zeros, zeros, begin, model.lrs[0], model.betas)
     group, state = optimizers[0].param_groups[0], optimizers[0].state

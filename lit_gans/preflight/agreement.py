@@ -10,6 +10,8 @@ import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from lit_gans.internals import training_source, validation_source
+
 __all__ = ("check_ranks_agree", "check_same_step", "flat")
 
 
@@ -63,7 +65,7 @@ def description(model: Any, trainer: Trainer) -> dict[str, Any]:
         "torch": torch.__version__,
         "lightning": lightning.__version__,
     }
-    training, validation = trainer.fit_loop._data_source, trainer.fit_loop.epoch_loop.val_loop._data_source
+    training, validation = training_source(trainer), validation_source(trainer)
     if training.is_defined():
         with isolate_rng():
             loader = training.dataloader()

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lit_gans.functional import logits_of
+from lit_gans.internals import ddp_arguments, layer_sync, set_layer_sync, training_source
 from lit_gans.modules import eval_mode
 from lit_gans.strategies import BatchNormSync, GANDDPStrategy
 
@@ -86,12 +87,12 @@ def check_strategy(strategy: Strategy, penalised: bool) -> None:
             "use one device, strategy='ddp' or strategy='gan_ddp'"
         )
     if isinstance(strategy, DDPStrategy):
-        if strategy._ddp_kwargs.get("static_graph"):
+        if ddp_arguments(strategy).get("static_graph"):
             raise ValueError("DDPStrategy(static_graph=True) cannot hold for two alternating players: leave it out")
-        if isinstance(strategy._layer_sync, TorchSyncBatchNorm) and (penalised or strategy.root_device.type != "cuda"):
-            strategy._layer_sync = BatchNormSync()
+        if isinstance(layer_sync(strategy), TorchSyncBatchNorm) and (penalised or strategy.root_device.type != "cuda"):
+            set_layer_sync(strategy, BatchNormSync())
         if not isinstance(strategy, GANDDPStrategy):
-            strategy._ddp_kwargs["find_unused_parameters"] = True
+            ddp_arguments(strategy)["find_unused_parameters"] = True
 
 
 def check_classes(model: Any, trainer: Trainer) -> bool:
@@ -103,7 +104,7 @@ def check_classes(model: Any, trainer: Trainer) -> bool:
     Raises:
         ValueError: when a conditional model meets data with another number of classes or none, or with labels beyond.
     """
-    data: Any = trainer.fit_loop._data_source.instance
+    data: Any = training_source(trainer).instance
     assert model.num_classes is not None
     if hasattr(data, "num_classes") and data.num_classes != model.num_classes:
         alone = " (a folder has them where it holds two class folders or more)"
@@ -164,7 +165,7 @@ def label_of(batch: Any) -> Any:
 
 def peek(trainer: Trainer) -> Any:
     """Two samples of the training data as a batch, or None where looking would cost one; no random state is touched."""
-    source = trainer.fit_loop._data_source
+    source = training_source(trainer)
     if not source.is_defined():
         return None
     with isolate_rng():

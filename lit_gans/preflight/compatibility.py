@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from lit_gans.functional import input_gradient, logits_of
+from lit_gans.internals import layer_sync, training_source
 from lit_gans.modules import eval_mode, is_spectral
 
 __all__ = ("RULES", "Rule", "check_compatibility", "compatibility_table")
@@ -101,12 +102,12 @@ def _added_penalty(model: Any, *players: str) -> str | None:
 
 def _synchronised(layer: nn.Module, trainer: Trainer) -> bool:
     """Whether batch norm uses the images of all processes."""
-    return isinstance(layer, nn.SyncBatchNorm) or getattr(trainer.strategy, "_layer_sync", None) is not None
+    return isinstance(layer, nn.SyncBatchNorm) or layer_sync(trainer.strategy) is not None
 
 
 def _batch_size(trainer: Trainer) -> int | None:
     """Images in a training batch of one process; None where neither data module nor loader says so."""
-    source = trainer.fit_loop._data_source
+    source = training_source(trainer)
     owner: Any = source.instance  # a data module, a loader, or the model
     if not hasattr(owner, "batch_size") and source.is_defined():
         with isolate_rng():
@@ -242,7 +243,7 @@ def _indivisible_batch(model: Any, trainer: Trainer) -> str | None:
 
 def _last_batch(model: Any, trainer: Trainer) -> str | None:
     """A last batch, smaller than the others, that cannot be learned from."""
-    least, source = model.traits.least_batch, trainer.fit_loop._data_source
+    least, source = model.traits.least_batch, training_source(trainer)
     if (model.pack == 1 and least == 1) or not source.is_defined():
         return None
     with isolate_rng():

@@ -19,6 +19,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from lit_gans.internals import ddp_arguments
+
 __all__ = ("GANDDPStrategy",)
 
 _LOST = re.compile(r"gloo/transport|pair closure|collective operation timeout")
@@ -55,7 +57,9 @@ class GANDDPStrategy(DDPStrategy):
         if kwargs.get("static_graph"):
             raise ValueError("GANDDPStrategy(static_graph=True) cannot hold where optimizers take turns: leave it out")
         super().__init__(timeout=timeout, **kwargs)
-        self._ddp_kwargs["init_sync"] = False  # done once for the whole module; again, it would write into a live graph
+        ddp_arguments(self)["init_sync"] = (
+            False  # done once for the whole module; again, it would write into a live graph
+        )
         self._blocked = False
         self._sizes: list[int] = []
         self._shares: list[_Share] = []

@@ -22,6 +22,7 @@ from lit_gans.callbacks.guard.snapshots import (
     first_not_finite,
     infinite_buffers,
 )
+from lit_gans.internals import batches_done, combined_loader
 
 __all__ = ("Guard", "Reading", "Recovery", "TrainingDiverged")
 
@@ -207,7 +208,7 @@ class Guard:
             return
         self._started = True
         self.step = trainer.global_step
-        self.batch = self.first_batch = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self.batch = self.first_batch = batches_done(trainer)
         self._find_players(trainer, module)
         self.log.open(trainer)
         self.meant = infinite_buffers(module)
@@ -236,7 +237,7 @@ class Guard:
         if self._open:
             return
         self._open, self.step = True, trainer.global_step
-        self.batch = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self.batch = batches_done(trainer)
         self._losses.clear()
         self._reading.clear()
         if self.recovery is not None:
@@ -437,7 +438,7 @@ class Guard:
 
 def _loaders(trainer: Trainer) -> list[Any]:
     """Loaders of the training data that can be told to take another order."""
-    combined = trainer.fit_loop._combined_loader
+    combined = combined_loader(trainer)
     return [] if combined is None else [loader for loader in combined.flattened if hasattr(loader, "reorder")]
 
 

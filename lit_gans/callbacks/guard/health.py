@@ -28,6 +28,8 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lit_gans.internals import batches_done
+
 __all__ = ("Event", "HealthLog")
 
 
@@ -92,7 +94,7 @@ class HealthLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(event.line() + "\n")
             self._written = True
-        batches = trainer.fit_loop.epoch_loop._batches_that_stepped
+        batches = batches_done(trainer)
         of_kind = sum(count for (kind, _), count in self.counts.items() if kind == event.kind)
         of_action = sum(count for (_, action), count in self.counts.items() if action == event.action)
         for logger in trainer.loggers:

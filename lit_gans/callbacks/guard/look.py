@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, ask, input_gradient_norm, logits_of, to_uint8
+from lit_gans.internals import trainer_of
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.models import GAN
 
@@ -177,7 +178,7 @@ def images_of(module: Any, batch: Any) -> Batch:
 
 def precision(module: Any) -> Any:
     """What the trainer surrounds a training step with: autocast, or another default dtype."""
-    return nullcontext() if module._trainer is None else module.trainer.precision_plugin.forward_context()
+    return nullcontext() if trainer_of(module) is None else module.trainer.precision_plugin.forward_context()
 
 
 @contextmanager

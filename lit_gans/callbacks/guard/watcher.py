@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lit_gans.callbacks.guard.core import Guard, Recovery
 from lit_gans.callbacks.guard.health import Event
 from lit_gans.callbacks.guard.snapshots import first_not_finite
+from lit_gans.internals import accumulates
 
 __all__ = ("ACTIONS", "Detector", "Finding", "Watcher", "nearest")
 
@@ -62,7 +63,7 @@ class Watcher(Callback):
     @staticmethod
     def steps_now(trainer: Trainer) -> bool:
         """Whether this batch ends a step; the first ones of an accumulation do not."""
-        return not trainer.fit_loop.epoch_loop._should_accumulate()
+        return not accumulates(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Free the memory; ``teardown`` is not called then."""
