@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,38 @@ def test_each_signal_has_its_code(number, tmp_path):
     assert run.global_step == model.trainer.global_step == 5
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
     assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0)])
+def test_another_number_of_workers_changes_no_bit(before, after, tmp_path):
+    whole, whole_run, rows, _ = fit(tmp_path / "whole", "DCGAN", workers=before)
+    told = At("on_train_batch_start", 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _, _, first, code = fit(tmp_path / "parts", "DCGAN", told, workers=before)
+    assert code == 143
+    resumed, run, second, _ = fit(tmp_path / "parts", "DCGAN", resume=True, workers=after)
+    assert same(weights(whole), weights(resumed))
+    assert equal(states(whole_run), states(run))
+    assert rows == first + second
+
+
+def test_another_number_of_threads_is_told_and_the_same_number_is_not(tmp_path, caplog):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        whole, _, rows, _ = fit(tmp_path / "whole", "DCGAN")
+        fit(tmp_path / "parts", "DCGAN", steps=7)
+        shutil.copytree(tmp_path / "parts", tmp_path / "other")
+        with caplog.at_level("INFO"):
+            resumed, _, _, _ = fit(tmp_path / "parts", "DCGAN", resume=True)
+            assert "bit by bit" not in caplog.text
+            torch.set_num_threads(2)
+            other, _, after, _ = fit(tmp_path / "other", "DCGAN", resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert "resume: threads 1 → 2: all goes on as it was, but sums are rounded otherwise" in caplog.text
+    assert same(weights(whole), weights(resumed))
+    assert all(torch.allclose(x, weights(whole)[key], atol=1e-5) for key, x in weights(other).items())
+    assert [row[:6] for row in after] == [row[:6] for row in rows[-len(after) :]]  # steps and batches are the same
 
 
 def test_noise_of_dropout_is_a_function_of_the_step_and_not_of_what_was_drawn_before(tmp_path):

@@ -57,6 +57,7 @@ class CheckpointModule(SamplingModule):
             "seed_offset": self.seed_offset,
             "measured": {name: value.detach().cpu().clone() for name, value in self.measured.items()},
             "world_size": world,
+            "arithmetic": arithmetic(self.device),
             "left_out": list(self._left_out),
             "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
         }
@@ -100,6 +101,7 @@ class CheckpointModule(SamplingModule):
             )
             raise ValueError(f"the checkpoint is of other networks, {len(differs)} tensors differ: {told}")
         self._optimizers_saved = ours.get("optimizers")
+        tell_rounding(ours.get("arithmetic"), arithmetic(self.device))
         before = ours.get("world_size", world)
         if before != world:
             rank_zero_info(
@@ -249,6 +251,23 @@ def _spec(cls: Any, init_args: Mapping[str, Any] | None) -> Any:
     if entries is _plain or not isinstance(cls, type) or "<locals>" in cls.__qualname__:
         return _plain
     return {"class_path": path_of(cls), "init_args": entries}
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """What decides, besides the numbers, in which order they are added up, and so how the sums are rounded."""
+    threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
+    return {"device": device.type, "torch": str(torch.__version__), **threads}
+
+
+def tell_rounding(before: Any, now: dict[str, Any]) -> None:
+    """Say what of it has changed since the checkpoint was written; one that does not tell is taken to be the same."""
+    known = before if isinstance(before, dict) else {}
+    pairs = [(name, str(known[name]), str(value)) for name, value in now.items() if name in known]
+    if changed := [f"{name} {was} → {value}" for name, was, value in pairs if was != value]:
+        rank_zero_info(
+            f"resume: {', '.join(changed)}: all goes on as it was, but sums are rounded otherwise, so that the "
+            "run is no longer equal bit by bit to one that was never stopped"
+        )
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -49,6 +49,7 @@ _KINDS: dict[str, type] = {
     "world_size": int,
     "left_out": list,
     "optimizers": list,
+    "arithmetic": dict,
 }
 _REQUIRED = ("class_path", "images_seen")
 

@@ -111,9 +111,7 @@ def test_held_out_classes_that_are_not_learned_from_are_refused_before_training(
 def test_a_model_of_labels_without_a_number_of_classes_says_which_option_it_misses(own, tmp_path, capsys):
     write_config(tmp_path, f"{own}:squares", cls="CGAN")
     message = refused(capsys, "fit", "--config", "own.yaml")
-    assert (
-        "missing num_classes: the model learns from labels; give the number of classes, --model.num_classes" in message
-    )
+    assert "missing num_classes: the model learns from labels; give their number, --model.num_classes" in message
 
 
 @pytest.mark.parametrize(

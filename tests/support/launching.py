@@ -7,8 +7,9 @@ from pathlib import Path
 
 
 def python(*words, cwd, timeout=300, **variables):
-    """Python on these words, on one core, with the helpers of the tests to import; what it came to."""
-    known = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    """Python on these words, on one core, with this checkout and its helpers to import; what it came to."""
+    places = (Path(__file__).parents[2], Path(__file__).parent)
+    known = {"PYTHONPATH": os.pathsep.join(map(str, places)), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *words],
         cwd=cwd,
