@@ -16,6 +16,7 @@ from lit_gans import functional
 from lit_gans.augment import ADA, DiffAugment
 from lit_gans.callbacks import ReplicaCheck
 from lit_gans.data import ImageDataModule
+from lit_gans.functional import Batch
 from lit_gans.models import dragan, ssgan, wgan_gp, wgan_lp
 from lit_gans.regularizers import (
     R1,
@@ -81,8 +82,8 @@ def drawing_the_same():
 
     with pytest.MonkeyPatch.context() as patch:
         for paper in (wgan_gp, wgan_lp):
-            patch.setattr(paper, "interpolate", lambda real, fake, rng: 0.3 * real + 0.7 * fake)
-        patch.setattr(dragan, "perturb", lambda real, noise, rng: real + noise)
+            patch.setattr(paper, "interpolate", lambda real, fake, rng: Batch(0.3 * real.x + 0.7 * fake.x, real.y))
+        patch.setattr(dragan, "perturb", lambda real, noise, rng: Batch(real.x + noise, real.y))
         patch.setattr(gradient_penalty, "interpolate", wgan_gp.interpolate)
         for module in (ssgan, consistency, functional):
             patch.setattr(module, "torch", Torch())

@@ -199,7 +199,7 @@ def test_drops_into_a_foreign_project(name, tmp_path):
             ):
                 optimizer.zero_grad()
                 fake = self.gan(torch.randn(len(real), LATENT), y)
-                self.manual_backward(sum(loss(real, fake, y).values()))
+                self.manual_backward(sum(loss(Batch(real, y), Batch(fake, y)).values()))
                 optimizer.step()
 
     model = build(name)
@@ -315,7 +315,7 @@ def test_ema_is_the_recursion_and_buffers_are_copied(tmp_path):
 def test_ema_in_kimg_halves_after_so_many_images(tmp_path):
     class Still(GAN):
         def generator_loss(self, real, fake):
-            return {"nothing": 0 * fake.sum()}
+            return {"nothing": 0 * fake.x.sum()}
 
     for rampup, decay in ((None, 0.5), (0.5, 0.5 ** (16 / 8) * 0.5 ** (16 / 16))):
         torch.manual_seed(0)
