@@ -214,7 +214,7 @@ def scatter(points: Tensor, data: Tensor | None = None, centers: Tensor | None =
 
     Example:
         >>> picture = scatter(torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), size=64)
-        >>> picture.shape, picture[:, 5, 32].tolist(), picture[:, 40, 32].tolist()
+        >>> picture.shape, picture[:, 5, 32].tolist(), picture[:, 40, 20].tolist()
         (torch.Size([3, 64, 64]), [214, 39, 40], [255, 255, 255])
     """
     points = points.detach().cpu().double()

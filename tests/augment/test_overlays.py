@@ -104,7 +104,7 @@ def test_the_penalty_sees_the_augmented_critic_in_finite_differences():
 
     def penalty():
         torch.manual_seed(1)
-        return R1()(model, real, real, None)
+        return R1()(model, real, real)
 
     (gradient,) = torch.autograd.grad(penalty(), weight)
     direction, eps = torch.randn_like(weight), 1e-6
