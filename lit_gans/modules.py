@@ -9,19 +9,26 @@ from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ("eval_mode", "frozen", "is_spectral", "normalise_spectrally")
+__all__ = ("eval_mode", "frozen", "is_spectral", "kept_modes", "normalise_spectrally")
 
 
 @contextmanager
-def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluate; each submodule gets back the mode it had."""
+def kept_modes(network: nn.Module) -> Iterator[None]:
+    """Each submodule gets back the mode it had, training or evaluation, whatever is done to it within."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Evaluate; each submodule gets back the mode it had."""
+    with kept_modes(network):
+        network.eval()
+        yield
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lit_gans.files import aside
 from lit_gans.internals import batches_done, logger_connector
 
 __all__ = ("LogPosition",)
@@ -93,7 +94,5 @@ def lines(path: Path) -> int:
 
 def keep_lines(path: Path, count: int) -> None:
     """Keep the first ``count``; the file is there, in one state or the other, at every moment."""
-    aside = path.with_name(f".{path.name}.partial")
-    with path.open("rb") as file, aside.open("wb") as kept:
+    with aside(path) as partial, path.open("rb") as file, partial.open("wb") as kept:
         kept.writelines(line for _, line in zip(range(count), file, strict=False))
-    aside.replace(path)

@@ -1,8 +1,6 @@
 """What a run leaves behind: its resolved config, its last state, its best."""
 
 import copy
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lit_gans.callbacks.progress_state import after_validation, in_step, settle
+from lit_gans.files import aside
 from lit_gans.internals import will_validate
 
 __all__ = ("BestCheckpoint", "LastCheckpoint", "SaveConfig")
@@ -155,14 +154,11 @@ class SaveConfig(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it once it is sure that training starts: a run that cannot go on keeps the config it had."""
-        partial = self.folder / ".config.yaml.partial"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self.text, encoding="utf-8")
-            os.replace(partial, self.folder / "config.yaml")
+            with aside(self.folder / "config.yaml") as partial:
+                partial.write_text(self.text, encoding="utf-8")
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise OSError(error.errno, f"{error.strerror}: no run can be kept there", str(self.folder)) from error
         self.began = True
         for logger in trainer.loggers:

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from lit_gans.files import aside
 from lit_gans.functional import to_uint8
 from lit_gans.internals import accumulates, batches_done
 from lit_gans.models import GAN
+from lit_gans.modules import eval_mode
 
 __all__ = ("SampleGrid", "mosaic", "scatter")
 
@@ -123,36 +125,28 @@ class SampleGrid(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         path = self._folder / f"step-{batches:08d}.png"
-        half = path.with_suffix(".tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            image.save(half, format="PNG")
-            half.replace(path)
+            with aside(path) as half:
+                image.save(half, format="PNG")
         except OSError as error:
-            half.unlink(missing_ok=True)
             rank_zero_warn(f"{path} could not be written ({error}); training goes on.")
 
     @torch.no_grad()
     def grid(self, pl_module: LightningModule, trainer: Trainer | None = None) -> Tensor:
         """Samples side by side, uint8 of shape ``(3, H, W)`` on the CPU; points over those of the trainer's data."""
-        modes = [(module, module.training) for module in pl_module.modules()]
         n, columns = self.n, self.nrow
-        with isolate_rng():
+        with isolate_rng(), eval_mode(pl_module):
             torch.manual_seed(self.seed)
-            pl_module.eval()
-            try:
-                if isinstance(pl_module, GAN):
-                    y = None
-                    if classes := pl_module.num_classes:
-                        if columns is None and classes <= n:
-                            columns, n = classes, n - n % classes
-                        y = torch.arange(n, device=pl_module.device) % classes
-                    images = pl_module.sample(n, y=y, seed=self.seed, ema=self.ema)
-                else:
-                    images = pl_module.sample(n)  # type: ignore[operator]
-            finally:
-                for module, mode in modes:
-                    module.training = mode
+            if isinstance(pl_module, GAN):
+                y = None
+                if classes := pl_module.num_classes:
+                    if columns is None and classes <= n:
+                        columns, n = classes, n - n % classes
+                    y = torch.arange(n, device=pl_module.device) % classes
+                images = pl_module.sample(n, y=y, seed=self.seed, ema=self.ema)
+            else:
+                images = pl_module.sample(n)  # type: ignore[operator]
         if images.shape == (n, 2):
             return scatter(images, training_points(trainer), centers(trainer))
         if images.ndim != 4 or len(images) != n:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lit_gans.files import aside
 from lit_gans.metrics.base import FeatureMetric, rank_and_world
 from lit_gans.metrics.classes import count_classes
 from lit_gans.metrics.extractors import FeatureExtractor, Features
@@ -253,13 +253,8 @@ class StoredReference:
         path = self.paths[kind]
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        os.close(handle)
-        try:
+        with aside(path, mark=f".{os.getpid()}") as partial:
             save_file(tensors, partial, metadata={"key": self.key, "checksum": checksum(tensors)})
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

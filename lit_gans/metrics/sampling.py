@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_gans.functional import mix_seed, to_uint8
 from lit_gans.metrics.protocol import Protocol
 from lit_gans.metrics.reference import BLOCK
+from lit_gans.modules import eval_mode
 
 __all__ = ("Sampler", "measured_network", "model_sampler", "quantise", "standing_statistics")
 
@@ -52,24 +53,12 @@ def model_sampler(module: Any, protocol: Protocol, seed: int, sample: Callable[[
         return lambda block: method(BLOCK, start=block * BLOCK, **options)
 
     def draw(block: int) -> Tensor:
-        with isolate_rng(), torch.no_grad(), evaluating(module):
+        evaluating = eval_mode(module) if isinstance(module, nn.Module) else nullcontext()
+        with isolate_rng(), torch.no_grad(), evaluating:
             torch.manual_seed(mix_seed(seed, block))
             return method(BLOCK, **options) if sample is None else sample(module, BLOCK, **options)
 
     return draw
-
-
-@contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """All of a module in eval mode, each part back in its own afterwards."""
-    modes = [(part, part.training) for part in module.modules()] if isinstance(module, nn.Module) else []
-    try:
-        for part, _ in modes:
-            part.training = False
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def quantise(images: Any) -> Any:

@@ -19,6 +19,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from lit_gans.files import aside
+
 __all__ = ("CheckpointError", "SafeCheckpointIO", "checkpoint_in", "newest_whole", "read", "use_safe_io")
 
 
@@ -134,20 +136,17 @@ def previous_of(path: Path) -> Path:
 
 def write(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write aside, flush, keep the previous generation, rename."""
-    aside = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            _save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            _keep(path)
-        aside.replace(path)
+        with aside(path) as partial:
+            with partial.open("wb") as file:
+                _save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                _keep(path)
         _flush_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise type(error)(error.errno, f"{error.strerror}; {_space(checkpoint, path.parent)}", str(path)) from error
 
 

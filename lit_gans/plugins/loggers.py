@@ -4,11 +4,14 @@ import csv
 import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from lit_gans.files import aside
 
 __all__ = ("AppendingCSVLogger", "PatientTensorBoardLogger")
 
@@ -40,12 +43,15 @@ class _AppendingWriter(ExperimentWriter):
             self._failed = True
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        path = self.metrics_file_path
-        with open(path, encoding="utf-8", newline="") as file, open(f"{path}.partial", "w", newline="") as aside:
-            writer = csv.DictWriter(aside, fieldnames)
+        path = Path(self.metrics_file_path)
+        with (
+            aside(path) as partial,
+            path.open(encoding="utf-8", newline="") as file,
+            partial.open("w", newline="") as new,
+        ):
+            writer = csv.DictWriter(new, fieldnames)
             writer.writeheader()
             writer.writerows(csv.DictReader(file))
-        os.replace(f"{path}.partial", path)
 
 
 class AppendingCSVLogger(CSVLogger):

@@ -16,6 +16,7 @@ from lit_gans.functional import Batch, ask, input_gradient_norm, logits_of, to_u
 from lit_gans.internals import trainer_of
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.models import GAN
+from lit_gans.modules import kept_modes
 
 __all__ = ("Look", "Sight", "undisturbed")
 
@@ -191,16 +192,14 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     copies = [buffer.clone() for buffer in buffers]
     rng = getattr(module, "_rng", None)
     noise = None if rng is None else rng.get_state()
-    modes = [(part, part.training) for part in module.modules()]
     devices = {x.device for x in (*module.parameters(), *buffers) if x.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)) if isinstance(module, GAN) else isolate_rng():
+    noises = torch.random.fork_rng(devices=list(devices)) if isinstance(module, GAN) else isolate_rng()
+    with noises, kept_modes(module):
         try:
             yield
         finally:
             with torch.no_grad():
                 for buffer, copy in zip(buffers, copies, strict=True):
                     buffer.copy_(copy)
-            for part, mode in modes:
-                part.training = mode
             if rng is not None:
                 rng.set_state(noise)
