@@ -48,7 +48,7 @@ PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # the order of 
 
 
 class GameModule(CheckpointModule):
-    """Two networks that play against each other; ``GAN`` adds the rules of the game.
+    """Two networks that play against each other; ``Game`` adds the rules.
 
     Args:
         generator: ``forward(z)`` or ``forward(z, y)``, z of shape (N, latent_dim) → images in [-1, 1].
