@@ -148,7 +148,7 @@ class SampleGrid(Callback):
             else:
                 images = pl_module.sample(n)  # type: ignore[operator]
         if images.shape == (n, 2):
-            return scatter(images, training_points(trainer), centers(trainer))
+            return scatter(images, *plane(trainer))
         if images.ndim != 4 or len(images) != n:
             raise ValueError(
                 f"sample({n}) returned shape {tuple(images.shape)}; ({n}, C, H, W) was expected, "
@@ -182,20 +182,14 @@ def whole_rows(n: int) -> int:
     return next((columns for columns in range(square, 2 * square) if n % columns == 0), square)
 
 
-def training_points(trainer: Trainer | None, most: int = 20_000) -> Tensor | None:
-    """Points of the trainer's data module; None where there are none."""
+def plane(trainer: Trainer | None, most: int = 20_000) -> tuple[Tensor | None, Tensor | None]:
+    """Points (M, 2) of the trainer's data module, and the centres (K, 2) they lie about; None where there are none."""
     data: Any = getattr(trainer, "datamodule", None)
-    if getattr(data, "mixture", None) is None:
-        return None
+    mixture = getattr(data, "mixture", None)
+    if mixture is None:
+        return None, None
     source = data.source("train")
-    points: Tensor = source.images(torch.arange(min(most, len(source))))
-    return points
-
-
-def centers(trainer: Trainer | None) -> Tensor | None:
-    """Centres of the mixture that the trainer's data module draws from, (K, 2); None where there is none."""
-    mixture: Any = getattr(getattr(trainer, "datamodule", None), "mixture", None)
-    return None if mixture is None else mixture.centers
+    return source.images(torch.arange(min(most, len(source)))), mixture.centers
 
 
 def scatter(points: Tensor, data: Tensor | None = None, centers: Tensor | None = None, size: int = 512) -> Tensor:

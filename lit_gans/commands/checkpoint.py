@@ -77,15 +77,19 @@ def load_model(path: str | Path, trust: Iterable[str] = ()) -> GAN:
     return model
 
 
-def description_of(path: str | Path, trust: Iterable[str] = ()) -> dict[str, Any] | None:
+def description_of(checkpoint: dict[str, Any], path: str | Path, trust: Iterable[str] = ()) -> dict[str, Any] | None:
     """The model of a checkpoint as a config names it; None if the checkpoint does not say how to build its networks.
 
     What a config parser is given must have passed here: it imports and calls what text and ``class_path`` name.
 
+    Args:
+        checkpoint: What ``read_checkpoint`` gives.
+        path: Its file, for messages.
+        trust: Modules whose classes it may name, beside ours and torch's.
+
     Raises:
-        UserError: as ``load_model``.
+        UserError: if the checkpoint names anything else, and if the model cannot be rebuilt.
     """
-    checkpoint = read_checkpoint(path)
     check_trainer_state(checkpoint, path, training=False)
     ours, saved, state = contents(checkpoint, path)
     if not {"generator", "discriminator"} <= saved.keys():

@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 import lit_gans.models
 from lit_gans.commands.errors import UserError
 from lit_gans.data import ImageDataModule
+from lit_gans.data.own import is_own
 
 __all__ = ("link",)
 
@@ -27,12 +28,12 @@ def link(options: Namespace, given: Namespace) -> None:
     Raises:
         UserError: for two numbers that contradict one another, with the options that would mend it.
     """
-    places = _places(options)
-    if "data" in places and "dataset" in places["data"]:
+    places, said = _places(options), _places(given)
+    if "dataset" in places["data"]:
         for key in ("image_size", "channels"):
-            _share(key, places, _places(given), _fact(options.data, key))
-    _share_latents(places, _places(given))
-    _share_classes(options.model.class_path, places, _places(given))
+            _share(key, places, said, _fact(options.data, key))
+    _share_latents(places, said)
+    _share_classes(options.model.class_path, places, said)
 
 
 def _places(options: Namespace) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def _places(options: Namespace) -> dict[str, Any]:
 
 def _fact(data: Namespace, key: str) -> Any:
     """The size or the channels that a data set has by itself; None where only its files could tell."""
-    if data.dataset == "folder" or ":" in str(data.dataset):
+    if data.dataset == "folder" or is_own(str(data.dataset)):
         return None
     try:
         return getattr(ImageDataModule(data.dataset), key)

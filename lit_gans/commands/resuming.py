@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lit_gans.commands.errors import UserError
+from lit_gans.files import aside
 from lit_gans.plugins import CheckpointError, read
 from lit_gans.preflight.agreement import flat
 
@@ -119,9 +120,8 @@ def make_last(path: Path) -> None:
     """Have ``last.ckpt`` be the state that the run goes on from, so that it is the newest even if no step follows."""
     last = path.with_name("last.ckpt")
     if path != last:
-        aside = last.with_name(".last.ckpt.partial")
-        shutil.copyfile(path, aside)
-        aside.replace(last)
+        with aside(last) as partial:
+            shutil.copyfile(path, partial)
 
 
 def changes(folder: Path, config: str) -> Iterator[str]:

@@ -412,11 +412,12 @@ def of_checkpoint(command: str, words: list[str], trust: Iterable[str]) -> list[
     found = named_checkpoint(path)
     if command != "fit":
         words = [*words[:at], f"--ckpt_path={found}", *words[at + (1 if inline else 2) :]]
-    described, told = description_of(found, trust), []
+    checkpoint, told = read_checkpoint(found), []
+    described = description_of(checkpoint, found, trust)
     if described is not None:
         told += ["--model", json.dumps(described)]
     if not any(flag == "--config" or flag.startswith("--data") for flag in flags):
-        data = data_of(read_checkpoint(found), signature(ImageDataModule).parameters)
+        data = data_of(checkpoint, signature(ImageDataModule).parameters)
         told += [
             f"--data.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in data.items()
         ]

@@ -28,21 +28,20 @@ def verdict(trainer: Trainer, model: GAN, folder: Path) -> str:
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     source = data.source("train") if hasattr(data, "source") else None
-    parts, next_steps = [f"{trainer.global_step} steps"], []
-    passes = model.images_seen / len(source) if source is not None else None
-    if passes is not None:
-        parts[0] += f", {passes:.3g} times through the data"
+    length, next_steps = f"{trainer.global_step} steps", []
     measured = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and "_loss" not in k}
-    parts += [f"{name} {value:.3g}" for name, value in measured.items()]
+    parts = [f"{name} {value:.3g}" for name, value in measured.items()]
     if source is not None:
+        passes = model.images_seen / len(source)
+        length += f", {passes:.3g} times through the data"
         said, well = _against(model, data, source)
         parts.append(said)
-        if passes is not None and passes < _FEW_PASSES:
+        if passes < _FEW_PASSES:
             next_steps.append(f"train longer (fit --resume {folder} --trainer.max_steps {10 * trainer.global_step})")
         elif not well:
             next_steps.append("try another seed, a penalty (--config configs/regularizers/r1.yaml) or another model")
     next_steps.append(f"measure it (evaluate {folder})")
-    return f"result: {'; '.join(parts)}; next: {', or '.join(next_steps)}"
+    return f"result: {'; '.join([length, *parts])}; next: {', or '.join(next_steps)}"
 
 
 def _against(model: GAN, data: Any, source: Any) -> tuple[str, bool]:

@@ -233,8 +233,7 @@ class ImageDataModule(LightningDataModule):
             )
         if is_own(self.dataset):
             images, labels = self._own
-            size = images.shape[2] if images.shape[2] == images.shape[3] else min(images.shape[2:])
-            return _Facts(images.shape[1], size, None if labels is None else int(labels.max()) + 1)
+            return _Facts(images.shape[1], min(images.shape[2:]), None if labels is None else int(labels.max()) + 1)
         return _FACTS[self.dataset]
 
     @cached_property
@@ -346,7 +345,7 @@ class ImageDataModule(LightningDataModule):
         if self.dataset == "folder":
             identity["files"] = self._files.digest
         if is_own(self.dataset):
-            identity["files"] = hashlib.sha256(self._own[0].numpy().tobytes()).hexdigest()
+            identity["files"] = hashlib.sha256(self._own[0].numpy().reshape(-1).data).hexdigest()
         if self.dataset == "fake":
             identity["fake_length"] = self.fake_length
         return identity

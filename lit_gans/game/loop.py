@@ -18,6 +18,7 @@ from lit_gans.functional import Batch, Terms, as_batch, ask, differentiable, inp
 from lit_gans.game.compiling import compiled_input_gradient
 from lit_gans.game.module import PLAYERS, GameModule, Player, parts_of
 from lit_gans.game.rounds import Round, playing_round
+from lit_gans.internals import averaging
 from lit_gans.regularizers.base import Regularizer
 
 __all__ = ("Closure", "Game")
@@ -94,7 +95,7 @@ class Game(GameModule):
 
         return [partial(play_part, rows) for rows in parts_of(n, self.accumulate, self.pack)]
 
-    def play(self, player: Player, real: Batch, z: Tensor, y: Tensor | None, step: int | None) -> Terms:
+    def play(self, player: Player, real: Batch | Tensor, z: Tensor, y: Tensor | None, step: int | None) -> Terms:
         """Generate from latents and labels, and return the player's named loss terms, those of its add-ons included."""
         real, due = as_batch(real), self.take_turn(player, step)
         with torch.set_grad_enabled(player == "generator"):
@@ -123,7 +124,7 @@ class Game(GameModule):
         with self.frozen("discriminator") if player == "generator" else nullcontext():
             for count, closure in enumerate(closures, start=1):
                 terms = closure()
-                with self.averaging(count == len(closures)):
+                with averaging(self.trainer.strategy, count == len(closures)):
                     self.manual_backward(reduce(add, terms.values()))
                 for name, term in terms.items():
                     totals[name] = totals[name] + term.detach() if name in totals else term.detach()

@@ -16,15 +16,11 @@ from lit_gans.functional import Batch, update_average_
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.game.checkpoint import CheckpointModule, flatten, write_back
 from lit_gans.game.clipping import Clip, as_clip
-from lit_gans.game.compiling import (
-    align_state,
-    compile_networks,
-    lay_out_channels_last,
-)
+from lit_gans.game.compiling import align_state, compile_networks, lay_out_channels_last
 from lit_gans.game.joint import joint_batch, mean_gradient
 from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.game.traits import Traits
-from lit_gans.internals import HOOK_NAME, averaging, logged_results, trainer_of, uncounted
+from lit_gans.internals import HOOK_NAME, logged_results, trainer_of, uncounted
 from lit_gans.modules import frozen
 from lit_gans.plugins import use_safe_io
 from lit_gans.preflight.agreement import check_ranks_agree
@@ -242,10 +238,6 @@ class GameModule(CheckpointModule):
         with torch.autocast(self.device.type, enabled=False):
             super().manual_backward(loss, *args, **kwargs)
 
-    def averaging(self, average: bool) -> Any:
-        """A context whose backward passes average gradients over processes, or, if not, only sum them up here."""
-        return averaging(self.trainer.strategy, average)
-
     # average of the generator
 
     @property
@@ -422,9 +414,9 @@ class GameModule(CheckpointModule):
         if isinstance(batch, dict):
             if "image" not in batch:
                 raise ValueError(f"the batch is a dict of {', '.join(map(repr, batch))}: it needs 'image'")
-            x, y = batch["image"], batch.get("label")
+            x = batch["image"]
         else:
-            x, y = (*(batch if isinstance(batch, (list, tuple)) else [batch]), None, None)[:2]
+            x = next(iter(batch), None) if isinstance(batch, (list, tuple)) else batch
         if not isinstance(x, Tensor):
             of = "" if x is batch else f" that begins with {type(x).__name__}"
             raise ValueError(
@@ -433,6 +425,7 @@ class GameModule(CheckpointModule):
             )
         if self.num_classes is None:
             return Batch(x)
+        y = label_of(batch)
         if not isinstance(y, Tensor):
             raise ValueError(f"the model has num_classes={self.num_classes}, but the batch holds no labels")
         return Batch(x, y)

@@ -10,7 +10,7 @@ from lit_gans.game.arguments import not_negative
 from lit_gans.models.hinge_gan import HingeGAN
 from lit_gans.modules import normalise_spectrally
 
-__all__ = ("BigGAN",)
+__all__ = ("BigGAN", "truncated_normal")
 
 
 class BigGAN(HingeGAN):

@@ -10,7 +10,7 @@ from lit_gans.game.arguments import not_negative
 from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 
-__all__ = ("EBGAN", "pulling_away")
+__all__ = ("EBGAN", "pulling_away", "reconstruction")
 
 
 class EBGAN(GAN):

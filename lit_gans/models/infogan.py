@@ -53,7 +53,15 @@ class InfoGAN(GAN):
         g_lr: float = 1e-3,
         **kwargs: Any,
     ) -> None:
-        kwargs = self.check_codes(categorical, continuous, kwargs)
+        name = type(self).__name__
+        if kwargs.get("num_classes") is not None:
+            raise ValueError(f"{name} finds classes by itself, as codes: leave num_classes out")
+        if any(values < 2 for values in categorical) or continuous < 0 or not (categorical or continuous):
+            raise ValueError(
+                f"{name} needs codes: categorical of at least 2 values each, or continuous of at least 1, got "
+                f"{list(categorical)} and {continuous}"
+            )
+        kwargs["uniform_labels"] = True  # codes are drawn for each generated image
         super().__init__(WithCodes(generator), discriminator, latent_dim=latent_dim, g_lr=g_lr, **kwargs)
         self.categorical, self.continuous = tuple(categorical), continuous
         not_negative(info_weight=info_weight, continuous_weight=continuous_weight)
@@ -91,22 +99,6 @@ class InfoGAN(GAN):
             weights = {"categorical": self.info_weight, "continuous": self.continuous_weight}
             lost = [terms[name] / weight for name, weight in weights.items() if name in terms and weight]
             self.measured["mutual_information"] = self.entropy - torch.stack(lost).sum() if lost else torch.zeros(())
-
-    def check_codes(self, categorical: Sequence[int], continuous: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The further arguments of a model whose codes are drawn for each generated image.
-
-        Raises:
-            ValueError: if there are no codes, or classes beside them.
-        """
-        name = type(self).__name__
-        if kwargs.get("num_classes") is not None:
-            raise ValueError(f"{name} finds classes by itself, as codes: leave num_classes out")
-        if any(values < 2 for values in categorical) or continuous < 0 or not (categorical or continuous):
-            raise ValueError(
-                f"{name} needs codes: categorical of at least 2 values each, or continuous of at least 1, got "
-                f"{list(categorical)} and {continuous}"
-            )
-        return {**kwargs, "uniform_labels": True}
 
     @property
     def code_width(self) -> int:

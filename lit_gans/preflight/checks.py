@@ -116,15 +116,20 @@ def check_classes(model: Any, trainer: Trainer) -> bool:
     known = list(_known_labels(data))
     for where, labels in known:
         check_labels(labels, model.num_classes, where)
-        present = labels.unique()
-        missing = [str(n) for n in range(model.num_classes) if n not in set(present.tolist())]
-        if missing and where == "the training data" and not getattr(data, "limit", None):
-            rank_zero_warn(
-                f"no image of the training data is of class {', '.join(missing[:10])}"
-                f"{', ...' if len(missing) > 10 else ''}: what the model draws of it, nothing has taught it; number "
-                f"the classes without gaps, 0..{len(present) - 1}, and give num_classes={len(present)}"
-            )
+        if where == "the training data" and not getattr(data, "limit", None):
+            _tell_gaps(labels, model.num_classes)
     return bool(known)
+
+
+def _tell_gaps(labels: Tensor, num_classes: int) -> None:
+    """Warn of classes that no image is of."""
+    present = set(labels.unique().tolist())
+    if missing := [str(n) for n in range(num_classes) if n not in present]:
+        rank_zero_warn(
+            f"no image of the training data is of class {', '.join(missing[:10])}"
+            f"{', ...' if len(missing) > 10 else ''}: what the model draws of it, nothing has taught it; number "
+            f"the classes without gaps, 0..{len(present) - 1}, and give num_classes={len(present)}"
+        )
 
 
 def _known_labels(data: Any) -> Iterator[tuple[str, Tensor]]:

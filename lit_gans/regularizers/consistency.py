@@ -82,8 +82,8 @@ class Consistency(Regularizer):
         """Algorithm 1 of CR, and algorithms 1 and 2 of ICR, without λ."""
 
         def distance(one: Batch, moved: Tensor) -> Tensor:
-            answers = (logits_of(model.discriminate(batch)).float() for batch in (one, Batch(moved, one.y)))
-            return (next(answers) - next(answers)).square().mean()
+            answer, other = (logits_of(model.discriminate(batch)).float() for batch in (one, Batch(moved, one.y)))
+            return (answer - other).square().mean()
 
         real, fake = as_batch(real), as_batch(fake)
         total = torch.zeros((), device=real.x.device)
