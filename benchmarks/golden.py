@@ -125,7 +125,7 @@ def of_faults() -> Iterator[dict[str, str]]:
     from faults import Fault, events
     from toys import build, loader, trainer
 
-    from lit_gans.callbacks import CollapseDetector, ExplosionDetector, GradientNormMonitor
+    from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor
 
     faults: dict[str, tuple[Any, ...]] = {
         "nan": (float("nan"), 5, 9),

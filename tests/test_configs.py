@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import lit_gans.callbacks
+import lit_gans.guard
 import lit_gans.models
 import lit_gans.networks
 from lit_gans.cli import main
@@ -60,7 +61,7 @@ def test_it_holds_only_what_differs_from_the_defaults(name):
     callbacks = [node for callback in CONTENT[name]["trainer"].get("callbacks", []) for node in nodes(callback)]
     given = [("ImageDataModule", CONTENT[name]["data"]), *nodes(CONTENT[name]["model"]), *callbacks]
     for class_path, arguments in given:
-        rooms = (lit_gans.models, lit_gans.networks, lit_gans.callbacks)
+        rooms = (lit_gans.models, lit_gans.networks, lit_gans.callbacks, lit_gans.guard)
         cls = ImageDataModule if class_path == "ImageDataModule" else None
         cls = cls or next((getattr(room, class_path) for room in rooms if hasattr(room, class_path)), None)
         if cls is None:

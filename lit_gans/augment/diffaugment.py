@@ -1,6 +1,5 @@
 """DiffAugment: Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training", arXiv:2006.10738."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_gans.augment.base import Augmentation
+from lit_gans.words import nearest
 
 __all__ = ("DiffAugment",)
 
@@ -41,8 +41,7 @@ class DiffAugment(Augmentation):
         self.init_args = {"policy": list(self.policy)}
         for name in self.policy:
             if name not in _TRANSFORMATIONS:
-                near = difflib.get_close_matches(str(name), _TRANSFORMATIONS, n=1, cutoff=0.4) or [*_TRANSFORMATIONS]
-                raise ValueError(f"unknown policy {name!r}: did you mean {' or '.join(near)}?")
+                raise ValueError(f"unknown policy {name!r}: {nearest(name, _TRANSFORMATIONS)}")
 
     def transform(self, x: Tensor) -> Tensor:
         """Section 3.2, one transformation after another."""

@@ -9,8 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_gans.callbacks.guard.monitored import check_logged, higher_is_better, read
 from lit_gans.internals import batches_done
+from lit_gans.metrics.monitored import check_logged, higher_is_better, read
 
 __all__ = ("StopOnPlateau",)
 

@@ -14,6 +14,7 @@ from torch import optim
 
 import lit_gans.augment
 import lit_gans.callbacks
+import lit_gans.guard
 import lit_gans.models
 import lit_gans.networks
 import lit_gans.regularizers
@@ -146,7 +147,8 @@ def arguments_of(class_path: str) -> list[str]:
 
 def known_classes() -> list[str]:
     """Short names that can be given where a class is asked for."""
-    names = {*lit_gans.models.__all__, *lit_gans.augment.__all__, *lit_gans.callbacks.__all__}
+    rooms = (lit_gans.models, lit_gans.augment, lit_gans.callbacks, lit_gans.guard)
+    names = {name for room in rooms for name in room.__all__}
     for room, base in ((lit_gans.networks, lit_gans.networks.Network), (lit_gans.regularizers, Regularizer)):
         names |= {name for name in room.__all__ if issubclass(cls := getattr(room, name), base) and cls is not base}
     return sorted(names | {name for name in dir(optim) if isinstance(getattr(optim, name), type)})

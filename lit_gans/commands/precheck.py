@@ -33,7 +33,7 @@ _SOURCES = {  # files with the options of a command
     "compare": ("comparison",),
     "list": ("listing",),
 }
-_ROOMS = ("models", "networks", "regularizers", "augment", "callbacks")
+_ROOMS = ("models", "networks", "regularizers", "augment", "callbacks", "guard")
 _STATES = ("best", "last", "hpc", "null", "None")  # what stands for a checkpoint without being a file
 _NEAR = 0.85  # of a short name to one of ours, from which on it is a misspelling
 

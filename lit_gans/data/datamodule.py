@@ -1,6 +1,5 @@
 """One Lightning data module for all image data sets."""
 
-import difflib
 import hashlib
 import os
 from functools import cached_property
@@ -27,6 +26,7 @@ from lit_gans.data.sources import (
     spread,
     try_some,
 )
+from lit_gans.words import nearest
 
 DataSet = Literal[
     "celeba",
@@ -168,9 +168,9 @@ class ImageDataModule(LightningDataModule):
 
     def _check_arguments(self) -> None:
         if self.dataset not in get_args(DataSet) and not is_own(self.dataset):
-            near = difflib.get_close_matches(str(self.dataset).lower(), get_args(DataSet), 1, cutoff=0)[0]
+            hint = nearest(str(self.dataset).lower(), get_args(DataSet), cutoff=0.0)
             raise ValueError(
-                f"there is no dataset {self.dataset!r}: did you mean {near!r}? There are {', '.join(get_args(DataSet))}"
+                f"there is no dataset {self.dataset!r}: {hint} There are {', '.join(get_args(DataSet))}"
                 ", and functions of your own, module:function"
             )
         if self._channels not in (None, 1, 3):

@@ -1,6 +1,5 @@
 """Protocols: all that a number depends on besides the generator, named, stamped on results, and compared."""
 
-import difflib
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -8,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lit_gans.metrics.images import RESIZES
+from lit_gans.words import nearest
 
 __all__ = ("PROTOCOLS", "Protocol", "differences", "load_protocol", "stamp")
 
@@ -115,8 +115,8 @@ def load_protocol(protocol: str | Protocol) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
-        near = difflib.get_close_matches(protocol, PROTOCOLS, 1, cutoff=0)[0]
-        raise ValueError(f"there is no protocol {protocol!r}: did you mean {near!r}? There are {', '.join(PROTOCOLS)}")
+        hint = nearest(protocol, PROTOCOLS, cutoff=0.0)
+        raise ValueError(f"there is no protocol {protocol!r}: {hint} There are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]
 
 

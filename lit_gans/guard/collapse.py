@@ -12,11 +12,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
-from lit_gans.callbacks.guard.core import Recovery
-from lit_gans.callbacks.guard.look import Look, Sight, discriminator_of
-from lit_gans.callbacks.guard.monitored import check_logged, higher_is_better, read
-from lit_gans.callbacks.guard.watcher import Detector, Finding
+from lit_gans.guard.detector import Detector
+from lit_gans.guard.health import Finding
+from lit_gans.guard.look import Look, Sight, discriminator_of
+from lit_gans.internals import accumulates
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
+from lit_gans.metrics.monitored import check_logged, higher_is_better, read
 
 __all__ = ("CollapseDetector",)
 
@@ -63,12 +64,6 @@ class CollapseDetector(Detector):
         mode: ``min`` if lower is better, ``max`` if higher; None asks the metric's name.
         regression: A factor above 1.
         seed: Of the latents.
-        interval: Steps within which the same warning is given once.
-        snapshot_every: As in ``ExplosionDetector``, like the rest.
-        max_rollbacks: Within ``window`` steps.
-        window: In steps.
-        lr_factor: In (0, 1].
-        max_memory: In (0, 1].
 
     Raises:
         ValueError: a number out of range, an unknown kind or action; while training, a ``monitor`` that nobody logs.
@@ -105,12 +100,6 @@ class CollapseDetector(Detector):
         mode: str | None = None,
         regression: float = 1.5,
         seed: int = 0,
-        interval: int = 1000,
-        snapshot_every: int = 100,
-        max_rollbacks: int = 3,
-        window: int = 1000,
-        lr_factor: float = 0.5,
-        max_memory: float = 0.25,
     ) -> None:
         for name, value, least in (("every_n_steps", every_n_steps, 1), ("n", n, 8), ("looks", looks, 2)):
             if value < least:
@@ -128,7 +117,7 @@ class CollapseDetector(Detector):
             action = {**dict.fromkeys(self.kinds, action), "regression": "warn"}
         elif not isinstance(action, str) and dict(action).get("regression") == "rollback":
             raise ValueError("regression is seen long after the last snapshot: use warn or stop, and best.ckpt")
-        super().__init__(action, interval, Recovery(snapshot_every, max_rollbacks, window, lr_factor, max_memory))
+        super().__init__(action)
         self.every_n_steps, self.n, self.looks, self.warmup, self.seed = every_n_steps, n, looks, warmup, seed
         self.diversity, self.gap, self.regression = diversity, gap, regression
         self.extractor, self.monitor, self.mode = extractor, monitor, mode
@@ -143,7 +132,7 @@ class CollapseDetector(Detector):
         self._bad: dict[str, int] = {}
         self._values: list[float] = []
         self._norms: dict[str, float] = {}
-        self._looked_for_monitor = False
+        self._suspects = self._looked_for_monitor = False
 
     # what is needed
 
@@ -163,13 +152,22 @@ class CollapseDetector(Detector):
         extractor = None if self.extractor is None else load_extractor(self.extractor)
         self._sight = Sight(trainer.world_size, self.n, self.seed, extractor)
 
+    @property
+    def suspects(self) -> bool:
+        """Whether the last look has found something that is to be acted on if it lasts."""
+        return self._suspects
+
+    def recall(self, state: None) -> None:
+        """After a rollback, what was seen of the state that was given up no longer counts."""
+        self._bad.clear()
+        self._orders.clear()
+        self._suspects = False
+
     # looking
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Drop what is given up; before a look, note how large the gradients are."""
-        if self.guard.stopped:
-            self.guard.drop(optimizer)
-        elif self.guard.due_soon(self.every_n_steps):
+        if not self.guard.passes_over(optimizer) and self.guard.is_due_soon(self.every_n_steps):
             reading = self.guard.reading(optimizer)
             self._norms[reading.player.name] = reading.values(trainer)[0]
 
@@ -178,23 +176,14 @@ class CollapseDetector(Detector):
     ) -> None:
         """Look, if it is time, and act on what has lasted."""
         assert self._sight is not None, "setup was not called"
-        self._sight.pass_by(pl_module, batch)
-        if not self.steps_now(trainer):
+        self._sight.keep(pl_module, batch)
+        if accumulates(trainer):
             return
-        guard, given_up = self.guard, self.guard.stopped
-        due = guard.due(self.every_n_steps) and not given_up
-        finding = self._look(trainer, pl_module) if due else None
-        if due:
+        if self.guard.is_due(self.every_n_steps) and not self.guard.gave_up:
+            finding = self._look(trainer, pl_module)
             self._norms.clear()
-        if finding is not None:
-            self.respond(trainer, pl_module, finding)
-        rollbacks = guard.rollbacks
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if given_up or guard.rollbacks is not rollbacks:
-            self._bad.clear()
-            self._orders.clear()
-            guard.suspects.discard(type(self).__name__)
-        if due:
+            if finding is not None:
+                self.respond(trainer, pl_module, finding)
             self._look_for_monitor(trainer, validated=False)
 
     def _look(self, trainer: Trainer, module: LightningModule) -> Finding | None:
@@ -202,16 +191,13 @@ class CollapseDetector(Detector):
         assert self._sight is not None, "setup was not called"
         look = self._sight.look(module)
         seen = {name: getattr(look, name) for name in ("gap", "order", "diversity", "classes")}
-        names = [player.name for player in self.guard.players.values()]
+        names = [player.name for player in self.guard.players]
         seen |= {f"norm/{name}": self._norms.get(name, math.nan) for name in names}
         self._orders.append(look.order)
         found = list(self._judge(look, seen))
         kinds = {finding.kind for finding in found}
         self._bad = {kind: self._bad.get(kind, 0) + 1 for kind in kinds}
-        if any(self.actions[finding.kind] != "warn" for finding in found):
-            self.guard.suspects.add(type(self).__name__)
-        else:
-            self.guard.suspects.discard(type(self).__name__)
+        self._suspects = any(self.actions[finding.kind] != "warn" for finding in found)
         lasting = [finding for finding in found if self._bad[finding.kind] >= self.looks]
         if not found or any(self.actions[finding.kind] == "warn" for finding in lasting):
             self._remember(seen)
@@ -296,7 +282,7 @@ class CollapseDetector(Detector):
 
     def _roles(self) -> tuple[str | None, str | None]:
         """The players' names, where they have the customary ones."""
-        names = {player.name for player in self.guard.players.values()}
+        names = {player.name for player in self.guard.players}
         return tuple(name if name in names else None for name in ("generator", "discriminator"))  # type: ignore[return-value]
 
     # the monitored metric
@@ -321,7 +307,6 @@ class CollapseDetector(Detector):
             finding = Finding("regression", None, self._values[-1], best, key, advice)
             if self.respond(trainer, pl_module, finding) != "warn":
                 self._values.clear()
-            self.guard.settle(trainer, pl_module)
 
     def _key(self, trainer: Trainer) -> str | None:
         if self.monitor != "auto":
@@ -348,7 +333,6 @@ class CollapseDetector(Detector):
     def state_dict(self) -> dict[str, Any]:
         """What was seen so far."""
         return {
-            **super().state_dict(),
             "seen": [dict(seen) for seen in self._seen],
             "highest": dict(self._highest),
             "orders": list(self._orders),

@@ -17,11 +17,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from toys import EXTRAS, LATENT, MODELS, SOME, Batches, build, loader, networks, same, trainer, weights
 
 import lit_gans
-from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, ImageDataModule, TrainingDiverged
+from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, Guard, ImageDataModule, TrainingDiverged
 from lit_gans.callbacks import LastCheckpoint
-from lit_gans.callbacks.guard import snapshots
-from lit_gans.callbacks.guard.core import Guard
-from lit_gans.callbacks.guard.usual import Usual
+from lit_gans.guard import snapshots
+from lit_gans.guard.usual import Usual
 
 SGD = {"d_optimizer": torch.optim.SGD, "g_optimizer": torch.optim.SGD}
 
@@ -115,7 +114,7 @@ def test_clip_without_a_norm_to_clip_to_drops(tmp_path):
 
 def test_warn_changes_nothing_and_tells_once_in_an_interval(tmp_path):
     with pytest.warns(UserWarning, match=r"step 41: spike in discriminator.*Nothing was done") as caught:
-        record = fit(tmp_path, Fault(1e4, 41, 43), ExplosionDetector(action="warn", interval=100))
+        record = fit(tmp_path, Fault(1e4, 41, 43), ExplosionDetector(action="warn"), Guard(interval=100))
     assert len([w for w in caught if "spike in discriminator" in str(w.message)]) == 1
     assert len(events(tmp_path)) == 1
     assert same(record.states[-1], fit(tmp_path / "without", Fault(1e4, 41, 43)).states[-1])
@@ -138,8 +137,8 @@ def test_running_statistics_are_those_before_a_dropped_update(tmp_path):
 
 
 def test_a_spoiled_weight_is_rolled_back_even_where_updates_are_only_dropped(tmp_path):
-    explosion = ExplosionDetector(action="skip", snapshot_every=20)
-    record = fit(tmp_path, Fault("weight", 47, player="generator"), explosion)
+    explosion, guard = ExplosionDetector(action="skip"), Guard(snapshot_every=20)
+    record = fit(tmp_path, Fault("weight", 47, player="generator"), explosion, guard)
     (event,) = events(tmp_path)
     assert (event["step"], event["player"], event["action"]) == (47, "generator", "rollback")
     assert event["tensor"] == "generator.body.0.weight"
@@ -156,7 +155,7 @@ def test_a_weight_that_no_loss_depends_on_is_found_before_it_gets_into_a_snapsho
             if trainer.global_step == 33:
                 pl_module.generator.unused.data[1] = math.nan
 
-    record = fit(tmp_path, Spoil(), ExplosionDetector(snapshot_every=20), model=model)
+    record = fit(tmp_path, Spoil(), ExplosionDetector(), Guard(snapshot_every=20), model=model)
     assert [(e["step"], e["tensor"]) for e in events(tmp_path)] == [(39, "generator.unused")]
     assert finite(record.states[39:])
 
@@ -167,8 +166,8 @@ def test_a_weight_that_no_loss_depends_on_is_found_before_it_gets_into_a_snapsho
 @pytest.fixture
 def rolled(tmp_path):
     model = build("GAN", ema_decay=0.9, g_scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 10, 0.5))
-    detector = ExplosionDetector(snapshot_every=20, lr_factor=0.25, window=50)
-    return fit(tmp_path, Fault(math.nan, 47), detector, model=model, steps=90), detector, tmp_path
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=20, lr_factor=0.25, window=50)
+    return fit(tmp_path, Fault(math.nan, 47), detector, guard, model=model, steps=90), detector, tmp_path
 
 
 def test_everything_goes_back_to_the_snapshot(rolled):
@@ -211,8 +210,8 @@ def test_the_guilty_player_learns_slower_until_half_a_window_has_passed(rolled):
 
 def test_a_schedule_goes_on_from_the_lowered_rate(tmp_path):
     model = build("GAN", d_scheduler=lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1 + step))
-    detector = ExplosionDetector(snapshot_every=20, lr_factor=0.5, window=500)
-    record = fit(tmp_path, Fault(math.nan, 47), detector, model=model)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=20, lr_factor=0.5, window=500)
+    record = fit(tmp_path, Fault(math.nan, 47), detector, guard, model=model)
     assert record.rates[46][0] == pytest.approx(2e-4 * 48)
     assert record.rates[47][0] == pytest.approx(2e-4 * 41 / 2)
     assert record.rates[48][0] == pytest.approx(2e-4 * 42 / 2)
@@ -241,7 +240,7 @@ def test_every_schedule_goes_on_from_where_it_was_lowered(tmp_path, schedule):
         alone.step()
         scheduler.step()
     model = build("GAN", d_scheduler=schedule)
-    record = fit(tmp_path, Fault(math.nan, 47), ExplosionDetector(snapshot_every=20, window=500), model=model)
+    record = fit(tmp_path, Fault(math.nan, 47), ExplosionDetector(), Guard(snapshot_every=20, window=500), model=model)
     assert [rate for rate, _ in record.rates[:47]] == pytest.approx(rates[1:48])
     assert [rate for rate, _ in record.rates[47:]] == pytest.approx([rate / 2 for rate in rates[40:53]])
 
@@ -252,13 +251,13 @@ def test_rates_that_somebody_else_changed_are_left_alone(tmp_path):
             if trainer.global_step == 55:
                 trainer.optimizers[0].param_groups[0]["lr"] = 7e-5
 
-    record = fit(tmp_path, Fault(math.nan, 47), Other(), ExplosionDetector(window=20))
+    record = fit(tmp_path, Fault(math.nan, 47), Other(), ExplosionDetector(), Guard(window=20))
     assert record.rates[-1][0] == 7e-5
 
 
 def test_two_rollbacks_multiply_and_both_end(tmp_path):
-    detector = ExplosionDetector(snapshot_every=20, window=60, lr_factor=0.5)
-    record = fit(tmp_path, Fault(math.nan, 47, 50), detector, steps=90)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=20, window=60, lr_factor=0.5)
+    record = fit(tmp_path, Fault(math.nan, 47, 50), detector, guard, steps=90)
     assert record.rates[50][0] == pytest.approx(2e-4 / 4)
     assert same(record.states[50], record.states[19])  # the older snapshot: the younger had its chance
     assert record.rates[-1][0] == pytest.approx(2e-4)
@@ -296,10 +295,10 @@ def test_files_already_written_are_not_touched(tmp_path):
 
 @pytest.mark.parametrize("action", ["rollback", "skip", "clip", "stop"])
 def test_a_fault_that_always_comes_back_ends_in_a_stop_with_both_checkpoints(tmp_path, action):
-    detector = ExplosionDetector(action=action, snapshot_every=10, max_rollbacks=2, max_skips=5)
+    detector, guard = ExplosionDetector(action=action), Guard(snapshot_every=10, max_rollbacks=2, max_skips=5)
     model = build("GAN", ema_decay=0.9)
     with pytest.raises(TrainingDiverged, match="Training was stopped at step") as caught:
-        fit(tmp_path, Fault(math.nan, every=44), detector, model=model, steps=10_000)
+        fit(tmp_path, Fault(math.nan, every=44), detector, guard, model=model, steps=10_000)
     assert events(tmp_path)[-1]["action"] == "stop"
     assert len(events(tmp_path)) < 30
     for path in (caught.value.good, caught.value.bad):
@@ -315,9 +314,9 @@ def test_a_fault_that_always_comes_back_ends_in_a_stop_with_both_checkpoints(tmp
 
 
 def test_the_bad_checkpoint_is_the_bad_state(tmp_path):
-    detector = ExplosionDetector(action="stop", snapshot_every=10)
+    detector, guard = ExplosionDetector(action="stop"), Guard(snapshot_every=10)
     with pytest.raises(TrainingDiverged) as caught:
-        fit(tmp_path, Fault("weight", 44), detector)
+        fit(tmp_path, Fault("weight", 44), detector, guard)
     bad, good = (torch.load(path, weights_only=True) for path in (caught.value.bad, caught.value.good))
     assert not finite([bad["state_dict"]])
     assert finite([good["state_dict"]])
@@ -325,17 +324,17 @@ def test_the_bad_checkpoint_is_the_bad_state(tmp_path):
 
 
 def test_a_run_goes_on_from_the_good_checkpoint(tmp_path):
-    detector = ExplosionDetector(action="stop", snapshot_every=10)
+    detector, guard = ExplosionDetector(action="stop"), Guard(snapshot_every=10)
     with pytest.raises(TrainingDiverged) as caught:
-        fit(tmp_path, Fault("weight", 44), detector)
+        fit(tmp_path, Fault("weight", 44), detector, guard)
     run = trainer(tmp_path, max_steps=60, callbacks=[ExplosionDetector()])
     run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(caught.value.good))
     assert run.global_step == 60
 
 
 def test_rollbacks_far_apart_are_none_of_a_series(tmp_path):
-    detector = ExplosionDetector(max_rollbacks=1, window=20)
-    fit(tmp_path, Fault(math.nan, 30, 55, 80), detector, steps=100)
+    detector, guard = ExplosionDetector(), Guard(max_rollbacks=1, window=20)
+    fit(tmp_path, Fault(math.nan, 30, 55, 80), detector, guard, steps=100)
     assert [event["action"] for event in events(tmp_path)] == ["rollback"] * 3
 
 
@@ -436,7 +435,8 @@ def test_a_healthy_run_is_the_same_bit_by_bit(tmp_path, name):
 
     guard = [
         GradientNormMonitor(per_layer=True, input_every=1),
-        ExplosionDetector(snapshot_every=20),
+        ExplosionDetector(),
+        Guard(snapshot_every=20),
         CollapseDetector(action="rollback", every_n_steps=10),
     ]
     with_guard, without = run(tmp_path / "with", *guard), run(tmp_path / "without")
@@ -504,7 +504,7 @@ def test_in_half_precision_the_shipped_guard_finds_faults_and_no_overflow_of_the
 
 def test_the_scale_goes_back_with_the_weights(tmp_path):
     plugin = scaled(64.0)
-    detector = ExplosionDetector(snapshot_every=20)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=20)
     scales = []
 
     class Scales(Callback):
@@ -513,7 +513,7 @@ def test_the_scale_goes_back_with_the_weights(tmp_path):
             if trainer.global_step == 45:
                 plugin.scaler.update(2.0)
 
-    fit(tmp_path, Fault(1e4, 47), detector, Scales(), model=build("GAN", **SGD), plugins=[plugin])
+    fit(tmp_path, Fault(1e4, 47), detector, guard, Scales(), model=build("GAN", **SGD), plugins=[plugin])
     assert (scales[46], scales[47]) == (2.0, 64.0)
 
 
@@ -556,7 +556,7 @@ def test_state_survives_a_resume(tmp_path):
     faults = (Fault(math.nan, 30), Fault(1e4, 55))
 
     def detectors():
-        return ExplosionDetector(snapshot_every=10, window=80), CollapseDetector(every_n_steps=10)
+        return ExplosionDetector(), Guard(snapshot_every=10, window=80), CollapseDetector(every_n_steps=10)
 
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -581,8 +581,41 @@ def module():
 def test_memory_is_freed(tmp_path):
     detector = ExplosionDetector()
     record = fit(tmp_path, detector)
-    assert record.trainer not in Guard._of
+    assert detector.guard in record.trainer.callbacks
     assert detector.guard.snapshots.steps == []
+    assert detector.guard.players == []
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_guard_stands_behind_all_detectors_and_before_checkpoints(tmp_path, place):
+    """Wherever it was given, with its limits; made if none was."""
+    given, saver = Guard(max_rollbacks=1), LastCheckpoint(str(tmp_path / "ckpt"), every_n_train_steps=10)
+    callbacks = [ExplosionDetector(), CollapseDetector()]
+    callbacks.insert(place, given)
+    record = fit(tmp_path, saver, *callbacks, enable_checkpointing=True, steps=2)
+    names = [type(callback).__name__ for callback in record.trainer.callbacks]
+    assert names.index("ExplosionDetector") < names.index("CollapseDetector") < names.index("Guard")
+    assert names.index("Guard") < names.index("LastCheckpoint")
+    assert callbacks[0 if place else 1].guard is given
+    record = fit(tmp_path, *(c for c in callbacks if c is not given), steps=2)
+    assert [type(callback) for callback in record.trainer.callbacks].count(Guard) == 1
+
+
+def test_two_guards_are_one_too_many(tmp_path):
+    with pytest.raises(ValueError, match="2 callbacks of class Guard: give one"):
+        fit(tmp_path, Guard(), ExplosionDetector(), Guard())
+
+
+def test_a_checkpoint_in_which_detectors_held_what_the_guard_knows(tmp_path):
+    first = fit(tmp_path, Fault(math.nan, 30), ExplosionDetector(), steps=40)
+    first.trainer.save_checkpoint(tmp_path / "new.ckpt")
+    older = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    older["callbacks"]["ExplosionDetector"]["guard"] = older["callbacks"].pop("Guard")
+    torch.save(older, tmp_path / "older.ckpt")
+    detector = ExplosionDetector()
+    run = trainer(tmp_path, max_steps=50, callbacks=[detector])
+    run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(tmp_path / "older.ckpt"))
+    assert detector.guard.rollbacks == [30]
 
 
 # bad input
@@ -598,11 +631,6 @@ def test_memory_is_freed(tmp_path):
         ({"vanish": -1.0}, "vanish is a factor above 1"),
         ({"sigmas": 0.0}, "sigmas must be above 0"),
         ({"warmup": 1}, "warmup must be at least 2"),
-        ({"snapshot_every": 0}, "snapshot_every must be a whole number"),
-        ({"max_rollbacks": -1}, "max_rollbacks must be a whole number"),
-        ({"lr_factor": 0.0}, "lr_factor must be above 0"),
-        ({"max_memory": 1.5}, "max_memory must be above 0 and at most 1"),
-        ({"interval": 0}, "interval must be at least 1"),
     ],
 )
 def test_arguments_out_of_range(arguments, words):
@@ -610,16 +638,32 @@ def test_arguments_out_of_range(arguments, words):
         ExplosionDetector(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"snapshot_every": 0}, "snapshot_every must be a whole number"),
+        ({"max_rollbacks": -1}, "max_rollbacks must be a whole number"),
+        ({"max_skips": 1.5}, "max_skips must be a whole number"),
+        ({"lr_factor": 0.0}, "lr_factor must be above 0"),
+        ({"max_memory": 1.5}, "max_memory must be above 0 and at most 1"),
+        ({"interval": 0}, "interval must be a whole number of at least 1"),
+    ],
+)
+def test_limits_out_of_range(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Guard(**arguments)
+
+
 def test_snapshots_that_do_not_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(snapshots, "bytes_there", lambda: 50_000)
     with pytest.raises(ValueError, match=r"2 snapshots need .* more than max_memory=0.25 .* raise max_memory"):
         fit(tmp_path, ExplosionDetector())
-    fit(tmp_path, ExplosionDetector(max_memory=1.0))
-    fit(tmp_path, ExplosionDetector(action="warn", max_memory=0.01))
+    fit(tmp_path, ExplosionDetector(), Guard(max_memory=1.0))
+    fit(tmp_path, ExplosionDetector(action="warn"), Guard(max_memory=0.01))
 
 
 def test_the_estimate_of_memory_is_what_a_snapshot_takes(tmp_path):
-    detector = ExplosionDetector(snapshot_every=20)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=20)
     held = []
 
     class Measure(Callback):
@@ -630,7 +674,7 @@ def test_the_estimate_of_memory_is_what_a_snapshot_takes(tmp_path):
                 tensors += [x for o in state["optimizers"] for p in o["state"].values() for x in p.values()]
                 held.append(sum(x.numel() * x.element_size() for x in tensors))
 
-    record = fit(tmp_path, detector, Measure())
+    record = fit(tmp_path, detector, guard, Measure())
     assert held[0] == pytest.approx(snapshots.bytes_needed(record.model, 1), rel=0.02)
 
 
@@ -659,8 +703,8 @@ def test_training_on_does_not_change_a_snapshot(tmp_path):
         def on_train_batch_end(self, trainer, *_):
             seconds.append([x.clone() for state in trainer.optimizers[0].state.values() for x in state.values()])
 
-    detector = ExplosionDetector(snapshot_every=100)
-    record = fit(tmp_path, Fault("weight", 150, 250), detector, Moments(), steps=260)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=100)
+    record = fit(tmp_path, Fault("weight", 150, 250), detector, guard, Moments(), steps=260)
     assert [event["step"] for event in events(tmp_path)] == [150, 250]
     assert same(record.states[150], record.states[99])
     assert all(torch.equal(a, b) for a, b in zip(seconds[150], seconds[99], strict=True))
@@ -691,9 +735,9 @@ def test_backward_past_lightning_is_seen_all_the_same(tmp_path):
 
 def test_what_is_usual_goes_back_with_the_weights(tmp_path):
     """Norms of the state that is put back are a thousandth of the latest: no spike when they are there again."""
-    detector = ExplosionDetector({"nan": "rollback", "spike": "skip"}, snapshot_every=500)
+    detector, guard = ExplosionDetector({"nan": "rollback", "spike": "skip"}), Guard(snapshot_every=500)
     scale = Scale(300, lambda n: 1.02**-n if n < 350 else 1e-3)
-    fit(tmp_path, scale, Fault(math.nan, 700), detector, steps=760)
+    fit(tmp_path, scale, Fault(math.nan, 700), detector, guard, steps=760)
     assert "spike" not in [event["kind"] for event in events(tmp_path) if event["step"] < 700]
 
 
@@ -718,7 +762,7 @@ def test_a_detector_begins_each_run_anew(tmp_path):
 def test_infinity_in_a_buffer_may_be_meant(tmp_path):
     model = build("GAN")
     model.discriminator.register_buffer("mask", torch.full((4, 4), -math.inf).triu(1))
-    fit(tmp_path, ExplosionDetector(snapshot_every=10), model=model)
+    fit(tmp_path, ExplosionDetector(), Guard(snapshot_every=10), model=model)
     assert events(tmp_path) == []
 
 
@@ -730,8 +774,8 @@ def test_infinity_that_training_brings_into_a_buffer_is_no_mask(step, tmp_path):
                 pl_module.generator.body[1].running_var.fill_(math.inf)
 
     model = MODELS["GAN"](*networks("GAN", norm=True), latent_dim=LATENT)
-    detector = ExplosionDetector(snapshot_every=1000 if step == 60 else 10)
-    record = fit(tmp_path, Spoils(), detector, model=model)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=1000 if step == 60 else 10)
+    record = fit(tmp_path, Spoils(), detector, guard, model=model)
     assert finite([weights(model)])
     (event,) = events(tmp_path)
     assert (event["tensor"], event["action"]) == ("generator.body.1.running_var", "rollback")
@@ -771,7 +815,7 @@ def test_buffers_that_are_replaced_or_not_saved_are_put_back(tmp_path):
             self.k.add_(math.nan if spoiled else 1.0)
 
     model = Own(*networks("GAN"), latent_dim=LATENT)
-    fit(tmp_path, Fault(math.nan, 47), ExplosionDetector("rollback", snapshot_every=20), model=model)
+    fit(tmp_path, Fault(math.nan, 47), ExplosionDetector("rollback"), Guard(snapshot_every=20), model=model)
     assert [event["step"] for event in events(tmp_path)] == [47]
     assert model.mean < 11
     assert model.k == 40 + 12
@@ -784,7 +828,7 @@ def test_layers_that_are_added_while_training(tmp_path):
                 pl_module.discriminator.extra = torch.nn.Parameter(torch.zeros(3))
                 trainer.optimizers[0].add_param_group({"params": [pl_module.discriminator.extra]})
 
-    record = fit(tmp_path, Grow(), Fault("weight", 47), ExplosionDetector(snapshot_every=20))
+    record = fit(tmp_path, Grow(), Fault("weight", 47), ExplosionDetector(), Guard(snapshot_every=20))
     (event,) = events(tmp_path)
     assert (event["step"], event["tensor"], event["action"]) == (59, "discriminator.extra", "rollback")
     assert finite(record.states[59:])
@@ -822,7 +866,7 @@ def test_an_accumulated_step_is_one_step(tmp_path):
         def training_step(self, batch, batch_idx):
             return (self.net_d(self.sample(8)) - self.net_d(batch[0])).mean()
 
-    detector = ExplosionDetector(snapshot_every=5)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=5)
     steps = []
 
     class Spy(Callback):
@@ -830,25 +874,24 @@ def test_an_accumulated_step_is_one_step(tmp_path):
             steps.append(tuple(detector.guard.snapshots.steps))
 
     collapse = CollapseDetector(every_n_steps=10, warmup=10)
-    fit(tmp_path, detector, collapse, Spy(), model=Sum(), steps=21, accumulate_grad_batches=2)
+    fit(tmp_path, detector, guard, collapse, Spy(), model=Sum(), steps=21, accumulate_grad_batches=2)
     assert (5, 10) in steps
     assert all(len(set(held)) == len(held) for held in steps)
 
 
 def test_the_first_fault_after_a_stop_is_the_first(tmp_path):
-    detector = ExplosionDetector(snapshot_every=10, max_rollbacks=1)
+    detector, guard = ExplosionDetector(), Guard(snapshot_every=10, max_rollbacks=1)
     with pytest.raises(TrainingDiverged) as caught:
-        fit(tmp_path, Fault("weight", 44, 46), detector)
-    run = trainer(tmp_path, max_steps=70, callbacks=[Fault("weight", 60), ExplosionDetector(max_rollbacks=1)])
+        fit(tmp_path, Fault("weight", 44, 46), detector, guard)
+    run = trainer(tmp_path, max_steps=70, callbacks=[Fault("weight", 60), ExplosionDetector(), Guard(max_rollbacks=1)])
     run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(caught.value.good))
     assert run.global_step == 70
 
 
 def test_the_guards_own_changes_of_the_rate_are_no_fault(tmp_path):
-    detectors = [ExplosionDetector(window=40, lr_factor=0.05) for _ in range(2)]
-    first = fit(tmp_path, Fault(math.nan, 30), detectors[0], steps=40)
+    first = fit(tmp_path, Fault(math.nan, 30), ExplosionDetector(), Guard(window=40, lr_factor=0.05), steps=40)
     first.trainer.save_checkpoint(tmp_path / "half.ckpt")
-    run = trainer(tmp_path, max_steps=80, callbacks=[detectors[1]])
+    run = trainer(tmp_path, max_steps=80, callbacks=[ExplosionDetector(), Guard(window=40, lr_factor=0.05)])
     run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(tmp_path / "half.ckpt"))
     assert [event["step"] for event in events(tmp_path)] == [30]
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-4)
@@ -860,7 +903,7 @@ def test_a_player_that_is_frozen_by_its_rate(tmp_path):
             if trainer.global_step == 40:
                 trainer.optimizers[0].param_groups[0]["lr"] = 0.0
 
-    detector = ExplosionDetector({"learning_rate": "rollback"}, snapshot_every=20, window=20)
-    record = fit(tmp_path, Freeze(), detector)
+    detector, guard = ExplosionDetector({"learning_rate": "rollback"}), Guard(snapshot_every=20, window=20)
+    record = fit(tmp_path, Freeze(), detector, guard)
     assert [(event["step"], event["kind"]) for event in events(tmp_path)] == [(40, "learning_rate")]
     assert record.rates[-1][0] == pytest.approx(2e-4)

@@ -9,11 +9,14 @@ import torch
 from lightning import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lit_gans.callbacks.guard.core import Reading, Recovery, schedulers_of
-from lit_gans.callbacks.guard.players import Player, values_of
-from lit_gans.callbacks.guard.snapshots import first_not_finite
-from lit_gans.callbacks.guard.usual import Usual
-from lit_gans.callbacks.guard.watcher import Detector, Finding
+from lit_gans.guard.detector import Detector
+from lit_gans.guard.health import Finding
+from lit_gans.guard.players import Player, values_of
+from lit_gans.guard.rates import schedulers_of
+from lit_gans.guard.readings import Reading
+from lit_gans.guard.snapshots import first_not_finite
+from lit_gans.guard.usual import Usual
+from lit_gans.internals import accumulates
 
 __all__ = ("ExplosionDetector",)
 
@@ -41,23 +44,19 @@ class ExplosionDetector(Detector):
 
     Each is answered by an action:
 
-    - ``warn`` tells, once in ``interval`` steps;
+    - ``warn`` tells, once in ``Guard(interval=1000)`` steps;
     - ``skip`` drops the update (gradients become None, which optimizers pass over): weights, moments, buffers and the
       averaged generator stay as they are. After four in a row the other player waits, too. Where that cannot help,
-      since weights are not finite or ``max_skips`` were dropped in a row, it becomes ``rollback``;
+      since weights are not finite or ``Guard(max_skips=60)`` were dropped in a row, it becomes ``rollback``;
     - ``clip`` scales the gradients down to their usual norm; where there is none, it becomes ``skip``;
-    - ``rollback`` drops the update and puts back weights, buffers, averages, both optimizers, schedules and loss scale
-      from a snapshot in memory; step and data go on, noise and the order of the data take another seed, and the
-      learning rate of the player concerned is multiplied by ``lr_factor`` until half of ``window`` steps have passed in
-      peace. After ``max_rollbacks`` within ``window`` steps it becomes ``stop``;
-    - ``stop`` saves the last good and the present state beside the other checkpoints, and raises ``TrainingDiverged``.
+    - ``rollback`` drops the update and goes back to a snapshot at the end of the step; where that was done too often,
+      it becomes ``stop``;
+    - ``stop`` saves the last good and the present state, and raises ``TrainingDiverged``.
 
-    Everything goes to ``health.jsonl`` in the run's folder, to the loggers as ``health/*``, and to a summary at the
-    end. All ranks decide on the same, reduced numbers. A healthy run is not changed in a single bit. One number is read
-    from the device before each update; on a GPU the host waits there for the backward pass. Works with any
-    LightningModule and any number of optimizers. With a gradient scaler (``16-mixed``), which drops overflowing updates
-    itself, only thirty in a row count; what it does not see, in a loss, in weights, or in gradients after it has
-    unscaled them, counts at once.
+    How the guard recovers, and within which limits, is said by ``Guard``. One number is read from the device before
+    each update; on a GPU the host waits there for the backward pass. Works with any LightningModule and any number of
+    optimizers. With a gradient scaler (``16-mixed``), which drops overflowing updates itself, only thirty in a row
+    count; what it does not see, in a loss, in weights, or in gradients after it has unscaled them, counts at once.
 
     Args:
         action: For all kinds, or for each: ``{"nan": "rollback", "spike": "clip"}``.
@@ -66,17 +65,9 @@ class ExplosionDetector(Detector):
         rise: Factor of a lasting rise.
         vanish: Factor of a lasting fall.
         warmup: Updates of a player before its past counts as known; NaN and infinity count from the first.
-        interval: Steps within which the same warning is given once.
-        snapshot_every: Steps between two snapshots, of which two are kept in memory.
-        max_rollbacks: Within ``window`` steps.
-        window: In steps.
-        lr_factor: In (0, 1].
-        max_memory: Largest share of main memory, in (0, 1], that snapshots may take.
-        max_skips: Updates of a player that may be dropped in a row.
 
     Raises:
-        ValueError: a number out of range, an unknown kind or action; at the start, weights that are not finite, a
-            strategy that shards state, snapshots that would not fit.
+        ValueError: a number out of range, an unknown kind or action; at the start, what ``Guard`` raises.
         TrainingDiverged: while training, if it has to stop.
 
     Example:
@@ -101,13 +92,6 @@ class ExplosionDetector(Detector):
         rise: float = 10.0,
         vanish: float = 100.0,
         warmup: int = 25,
-        interval: int = 1000,
-        snapshot_every: int = 100,
-        max_rollbacks: int = 3,
-        window: int = 1000,
-        lr_factor: float = 0.5,
-        max_memory: float = 0.25,
-        max_skips: int = 60,
     ) -> None:
         for name, value in {"spike": spike, "rise": rise, "vanish": vanish}.items():
             if not value > 1:
@@ -116,8 +100,7 @@ class ExplosionDetector(Detector):
             raise ValueError(f"sigmas must be above 0, got {sigmas}")
         if warmup < 2:
             raise ValueError(f"warmup must be at least 2 updates, got {warmup}")
-        recovery = Recovery(snapshot_every, max_rollbacks, window, lr_factor, max_memory, max_skips)
-        super().__init__(action, interval, recovery)
+        super().__init__(action)
         self.spike, self.sigmas, self.warmup = math.log(spike), sigmas, warmup
         self.rise, self.vanish = math.log(rise), math.log(vanish)
         self._forget()
@@ -126,28 +109,38 @@ class ExplosionDetector(Detector):
         """Begin anew."""
         self._usual: dict[str, Usual] = {}
         self._rates: dict[str, deque[float]] = {}  # the highest learning rate so far, at each update
-        self._overflows = self._changes = 0
+        self._suspects: set[str] = set()  # players whose last update was not made as it was
+        self._overflows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the trainer's guard; nothing is known of this run."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._forget()
-            self.guard.keepers[type(self).__name__] = (self._remember, self._recall)
 
-    def _remember(self) -> dict[str, Any]:
+    @property
+    def suspects(self) -> bool:
+        """Whether the last update of a player was dropped or scaled down."""
+        return bool(self._suspects)
+
+    def remember(self) -> dict[str, Any]:
+        """The recent past of each player's gradient norm."""
         return {name: past.state() for name, past in self._usual.items()}
 
-    def _recall(self, state: Mapping[str, Any]) -> None:
+    def recall(self, state: Mapping[str, Any]) -> None:
+        """Go on from that."""
         self._usual = {name: Usual(warmup=self.warmup) for name in state}
         for name, past in state.items():
             self._usual[name].load(past["logs"], past["age"])
 
+    def rates_changed(self) -> None:
+        """The guard's own changes are none to be found."""
+        self._rates.clear()
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Judge the update that is about to be made."""
         guard = self.guard
-        if guard.stopped or guard.absent(optimizer):
-            guard.drop(optimizer)
+        if guard.passes_over(optimizer):
             return
         reading = guard.reading(optimizer)
         name, norm = reading.player.name, reading.values(trainer)[0]
@@ -160,12 +153,12 @@ class ExplosionDetector(Detector):
             if action == "clip":  # the bound follows, slowly, if this is how it is to be
                 usual.add(usual.value * math.exp(self.spike))
             if action != "warn":
-                guard.suspects.add(f"{type(self).__name__}/{name}")
+                self._suspects.add(name)
                 return
             if finding.kind == "learning_rate":
                 self._rates[name].clear()
-        guard.streaks.pop(name, None)
-        guard.suspects.discard(f"{type(self).__name__}/{name}")
+        guard.let_pass(name)
+        self._suspects.discard(name)
         if math.isfinite(norm):
             usual.add(norm)
 
@@ -205,9 +198,6 @@ class ExplosionDetector(Detector):
     def _rate(self, trainer: Trainer, player: Player) -> Iterator[Finding]:
         """A learning rate that somebody has multiplied, other than its schedule."""
         rate = max(float(group.get("lr", 0.0)) for group in player.optimizer.param_groups)
-        if self._changes != self.guard.rate_changes:  # the guard's own
-            self._changes = self.guard.rate_changes
-            self._rates.clear()
         past = self._rates.setdefault(player.name, deque(maxlen=200))
         highest = past[100] if len(past) == 200 else past[-1] if past else 0.0
         scheduled = [last for s in schedulers_of(trainer, player.optimizer) for last in getattr(s, "_last_lr", ())]
@@ -239,7 +229,7 @@ class ExplosionDetector(Detector):
 
     def _owner(self, tensor: str) -> str | None:
         """The player whose parameter, or buffer, a tensor is."""
-        for player in self.guard.players.values():
+        for player in self.guard.players:
             if tensor in player.names or tensor.startswith(f"{player.name}."):
                 return player.name
         return None
@@ -250,21 +240,20 @@ class ExplosionDetector(Detector):
         """Before a snapshot, see that all weights are finite: of some, such as rows of an embedding, no loss tells."""
         guard = self.guard
         last = trainer.global_step == trainer.max_steps  # what remains must be sound, too
-        due = (guard.snapshot_due or last) and not guard.stopped and self.steps_now(trainer)
+        due = (guard.snapshot_due or last) and not guard.gave_up and not accumulates(trainer)
         if due and (tensor := first_not_finite(trainer, pl_module, guard.meant)) is not None:
             advice = "Look at what wrote it; if training did, lower the learning rate."
             finding = Finding("nan", self._owner(tensor), math.nan, None, "a weight", advice, tensor)
             self.respond(trainer, pl_module, finding)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def state_dict(self) -> dict[str, Any]:
         """The recent past of each player."""
-        return {**super().state_dict(), "usual": self._remember()}
+        return {"usual": self.remember()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         super().load_state_dict(state_dict)
-        self._recall(state_dict["usual"])
+        self.recall(state_dict["usual"])
 
 
 def _scaler_drops(scaler: Any, player: Player) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 from toys import LATENT, build, images, loader, networks, trainer
 
 from lit_gans import GAN, GradientNormMonitor
-from lit_gans.callbacks.guard.players import find_players
+from lit_gans.guard.players import find_players
 
 
 class Watch(Callback):

@@ -1,11 +1,11 @@
 """Metrics that callbacks watch: is one there, what is it, and which is better?"""
 
-import difflib
 from typing import Any
 
 from lightning import Callback, Trainer
 
 from lit_gans.metrics.evaluation import HIGHER_IS_BETTER
+from lit_gans.words import nearest
 
 __all__ = ("check_logged", "higher_is_better", "read")
 
@@ -18,9 +18,9 @@ def check_logged(trainer: Trainer, callback: Callback, key: str, hint: str = "")
     """
     known = [str(name) for name in trainer.callback_metrics]
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-        there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
-        raise ValueError(f"{type(callback).__name__} monitors {key!r}, which nobody logs: {there}{hint}")
+        raise ValueError(
+            f"{type(callback).__name__} monitors {key!r}, which nobody logs: {nearest(key, sorted(known))}{hint}"
+        )
 
 
 def read(trainer: Trainer, key: str) -> float:

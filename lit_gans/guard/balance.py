@@ -8,16 +8,16 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_gans.callbacks.guard.duality import duality_gap
-from lit_gans.callbacks.guard.look import Sight, images_of
-from lit_gans.callbacks.guard.watcher import Watcher
-from lit_gans.internals import batches_done
-from lit_gans.models import GAN
+from lit_gans.game.loop import Game
+from lit_gans.guard.detector import Observer
+from lit_gans.guard.duality import duality_gap
+from lit_gans.guard.look import Sight, images_of
+from lit_gans.internals import accumulates, batches_done
 
 __all__ = ("BalanceReport",)
 
 
-class BalanceReport(Watcher):
+class BalanceReport(Observer):
     """Logs how the game stands, every ``every_n_steps`` steps; training is not disturbed by it.
 
     ============================ ======================================================================================
@@ -83,13 +83,13 @@ class BalanceReport(Watcher):
                 f"BalanceReport looks at module.sample(n) and module.discriminator, which {type(pl_module).__name__} "
                 "does not have both"
             )
-        if self.duality_every is not None and not isinstance(pl_module, GAN):
+        if self.duality_every is not None and not isinstance(pl_module, Game):
             raise TypeError(f"the duality gap needs a lit_gans model, and {type(pl_module).__name__} is none")
         self._sight = Sight(trainer.world_size, self.n, self.seed)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Before a report, note how large the gradients are."""
-        if self.guard.due_soon(self.every_n_steps):
+        if self.guard.is_due_soon(self.every_n_steps):
             reading = self.guard.reading(optimizer)
             self._norms[reading.player.name] = reading.norm
 
@@ -99,8 +99,8 @@ class BalanceReport(Watcher):
         """Report, if it is time."""
         if self.duality_every is not None:
             self._batches.append(batch)
-        self._sight.pass_by(pl_module, batch)
-        if self.guard.due(self.every_n_steps) and not self.guard.stopped and self.steps_now(trainer):
+        self._sight.keep(pl_module, batch)
+        if self.guard.is_due(self.every_n_steps) and not self.guard.gave_up and not accumulates(trainer):
             look = self._sight.look(pl_module)
             values: dict[str, Any] = {
                 "order": look.order,
@@ -112,14 +112,13 @@ class BalanceReport(Watcher):
             if {"generator", "discriminator"} <= self._norms.keys():
                 ratio = self._norms["generator"] / self._norms["discriminator"].clamp_min(1e-30)
                 values["gradient_ratio"] = ratio.item()
-            if self.duality_every is not None and self.guard.due(self.every_n_steps * self.duality_every):
+            if self.duality_every is not None and self.guard.is_due(self.every_n_steps * self.duality_every):
                 values["duality_gap"] = self._duality_gap(trainer, pl_module)
             values = {f"balance/{key}": value for key, value in values.items()}
             pl_module.log_dict(values, logger=False, batch_size=1)
             for logger in trainer.loggers:  # whatever the trainer's logging steps
                 logger.log_metrics(values, step=batches_done(trainer))
             self._norms.clear()
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _duality_gap(self, trainer: Trainer, module: Any) -> float:
         seen = [images_of(module, batch) for batch in self._batches]

@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, ask, input_gradient_norm, logits_of, to_uint8
+from lit_gans.game.loop import Game
 from lit_gans.internals import trainer_of
 from lit_gans.metrics.extractors import FeatureExtractor
-from lit_gans.models import GAN
 from lit_gans.modules import kept_modes
 
 __all__ = ("Look", "Sight", "undisturbed")
@@ -67,11 +67,11 @@ class Sight:
     @staticmethod
     def possible(module: Any) -> bool:
         """Whether there are a generator and a discriminator to look at."""
-        return isinstance(module, GAN) or (
+        return isinstance(module, Game) or (
             isinstance(getattr(module, "discriminator", None), nn.Module) and callable(getattr(module, "sample", None))
         )
 
-    def pass_by(self, module: Any, batch: Any) -> None:
+    def keep(self, module: Any, batch: Any) -> None:
         """Keep a batch, if one alone has too few images for a look."""
         size = len(images_of(module, batch)[0])
         needed = -(-self.n // max(1, size))
@@ -105,7 +105,7 @@ class Sight:
             )
 
     def _fakes(self, module: Any) -> Batch:
-        if not isinstance(module, GAN):
+        if not isinstance(module, Game):
             torch.manual_seed(self.seed)
             return Batch(module.sample(self.n))
         if self._inputs is None or self._inputs[0].device != module.device:
@@ -122,7 +122,7 @@ class Sight:
         try:
             on_real, on_fake = (_logits(critic, batch) for batch in (real, fake))
         except TypeError as error:
-            if isinstance(module, GAN):
+            if isinstance(module, Game):
                 raise
             self._blind = True
             rank_zero_warn(
@@ -165,12 +165,12 @@ def _spread(real: Batch, fake: Batch) -> Tensor:
 
 def discriminator_of(module: Any) -> Any:
     """What takes images and gives logits; None where a module has nothing of that name."""
-    return module.judge if isinstance(module, GAN) else getattr(module, "discriminator", None)
+    return module.judge if isinstance(module, Game) else getattr(module, "discriminator", None)
 
 
 def images_of(module: Any, batch: Any) -> Batch:
     """Images of a batch, and their labels where the model uses them."""
-    if isinstance(module, GAN):
+    if isinstance(module, Game):
         return Batch(*module.unpack_batch(batch))
     if isinstance(batch, dict):
         batch = batch.get("image", next(iter(batch.values())))
@@ -193,7 +193,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     rng = getattr(module, "_rng", None)
     noise = None if rng is None else rng.get_state()
     devices = {x.device for x in (*module.parameters(), *buffers) if x.is_cuda}
-    noises = torch.random.fork_rng(devices=list(devices)) if isinstance(module, GAN) else isolate_rng()
+    noises = torch.random.fork_rng(devices=list(devices)) if isinstance(module, Game) else isolate_rng()
     with noises, kept_modes(module):
         try:
             yield

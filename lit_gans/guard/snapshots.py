@@ -13,9 +13,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lit_gans.callbacks.guard.players import total_norm
+from lit_gans.guard.players import total_norm
 
 __all__ = (
+    "Buffers",
     "Snapshots",
     "bytes_needed",
     "bytes_there",
@@ -96,6 +97,50 @@ class Snapshots:
     def clear(self) -> None:
         """Free the memory."""
         self._held.clear()
+
+
+class Buffers:
+    """Copies of a module's buffers, such as batch statistics, as they were when the batch at hand began."""
+
+    def __init__(self) -> None:
+        self._owners: list[tuple[str, torch.nn.Module]] = []
+        self._copies: dict[str, Tensor] = {}
+
+    def find(self, module: torch.nn.Module) -> None:
+        """Note which parts of a module hold buffers, so that no step walks through all of them."""
+        self._owners = [(path, part) for path, part in module.named_modules() if part._buffers]
+
+    def _named(self) -> dict[str, Tensor]:
+        return {
+            f"{path}.{name}".lstrip("."): buffer
+            for path, part in self._owners
+            for name, buffer in part._buffers.items()
+            if buffer is not None
+        }
+
+    def copy(self) -> None:
+        """Copy all of them, into the same memory as the last time where their shapes are the same."""
+        buffers = self._named()
+        if buffers and [x.shape for x in buffers.values()] == [x.shape for x in self._copies.values()]:
+            torch._foreach_copy_(list(self._copies.values()), list(buffers.values()))
+        else:
+            self._copies = {name: buffer.clone() for name, buffer in buffers.items()}
+
+    def put_back(self, owners: Collection[str], of: Collection[str]) -> None:
+        """Put back the copies of some players' buffers, and of those that belong to no player.
+
+        Args:
+            owners: Names of the players whose buffers are put back.
+            of: Names of all players.
+        """
+        for name, buffer in self._named().items():
+            players = {player for player in of if name.startswith(f"{player}.")}
+            if name in self._copies and (not players or players & set(owners)):
+                buffer.copy_(self._copies[name])
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self._owners, self._copies = [], {}
 
 
 def infinite_buffers(module: torch.nn.Module) -> frozenset[str]:

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_gans.callbacks.guard.look import undisturbed
 from lit_gans.functional import Batch
-from lit_gans.models import GAN
+from lit_gans.game.loop import Game
+from lit_gans.guard.look import undisturbed
 
 __all__ = ("duality_gap",)
 
 
 def duality_gap(
-    model: GAN, batches: Sequence[tuple[Tensor, Tensor | None]], held_out: tuple[Tensor, Tensor | None], steps: int = 20
+    model: Game,
+    batches: Sequence[tuple[Tensor, Tensor | None]],
+    held_out: tuple[Tensor, Tensor | None],
+    steps: int = 20,
 ) -> float:
     r"""How far both players are from an equilibrium, by how much each could still win against the other as it is.
 
@@ -41,14 +44,14 @@ def duality_gap(
             return (value(worst_d, *held_out, seed=steps) - value(worst_g, *held_out, seed=steps)).item()
 
 
-def twin(model: GAN, **networks: nn.Module) -> GAN:
+def twin(model: Game, **networks: nn.Module) -> Game:
     """The same model with another network; all else is shared."""
     other = copy.copy(model)
     other.__dict__["_modules"] = {**model._modules, **networks}
     return other
 
 
-def value(model: GAN, real: Tensor, y: Tensor | None, seed: int) -> Tensor:
+def value(model: Game, real: Tensor, y: Tensor | None, seed: int) -> Tensor:
     """M(G, D) on a batch, with noise of a given seed; differentiable in both players."""
     rng = torch.Generator(real.device).manual_seed(seed)
     z = model.draw_latents(len(real), rng)
@@ -58,7 +61,7 @@ def value(model: GAN, real: Tensor, y: Tensor | None, seed: int) -> Tensor:
 
 
 def train(
-    model: GAN,
+    model: Game,
     network: nn.Module,
     lr: float,
     batches: Sequence[tuple[Tensor, Tensor | None]],

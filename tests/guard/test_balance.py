@@ -10,7 +10,7 @@ from torch import nn
 from toys import LATENT, build, loader, networks, same, trainer, weights
 
 from lit_gans import GAN, WGAN, BalanceReport
-from lit_gans.callbacks.guard.duality import duality_gap
+from lit_gans.guard.duality import duality_gap
 
 
 class Point(nn.Module):

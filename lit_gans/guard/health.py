@@ -30,7 +30,34 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lit_gans.internals import batches_done
 
-__all__ = ("Event", "HealthLog")
+__all__ = ("Event", "Finding", "HealthLog")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a detector has found.
+
+    Args:
+        kind: One of the detector's kinds, such as ``nan``.
+        player: Name of the network concerned; None where it is neither alone.
+        value: What was measured.
+        usual: The same quantity as it was before; None where nothing is usual.
+        quantity: What was measured, in words.
+        advice: What the user may try, in a sentence.
+        tensor: Name of the first parameter concerned; None where none is.
+        age: Number of steps for which it may have gone on unseen.
+        detector: Class of the callback that has found it.
+    """
+
+    kind: str
+    player: str | None
+    value: float
+    usual: float | None
+    quantity: str
+    advice: str
+    tensor: str | None = None
+    age: int = 0
+    detector: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,26 +86,28 @@ def _finite(value: Any) -> Any:
 
 
 class HealthLog:
-    """The events of one run, in the folder of the run.
+    """The events of one run, in the folder of the run."""
 
-    Args:
-        folder: Where ``health.jsonl`` is, or None to write no file.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / "health.jsonl"
+    def __init__(self) -> None:
+        self.path: Path | None = None
         self.counts: Counter[tuple[str, str]] = Counter()
         self.first: dict[str, int] = {}
         self._told: dict[tuple[str, str, str | None], int] = {}
-        self._summarised = self._written = False
+        self._written = False
 
-    def open(self, trainer: Trainer) -> None:
-        """Make the file, so that an empty one says that nothing was found."""
+    def open(self, trainer: Trainer, folder: Path | None) -> None:
+        """Make the file ``health.jsonl`` in a folder, so that an empty one says that nothing was found.
+
+        Args:
+            trainer: Its first process writes.
+            folder: The folder of the run; None to write no file.
+        """
+        self.path = None if folder is None else folder / "health.jsonl"
         if self.path is not None and trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
 
-    def due(self, kind: str, player: str | None, action: str, step: int, interval: int) -> bool:
+    def is_due(self, kind: str, player: str | None, action: str, step: int, interval: int) -> bool:
         """Whether to tell of this now: once in ``interval`` steps for each kind, player and action."""
         last = self._told.get((kind, action, player))
         if last is not None and step - last < interval:
@@ -104,10 +133,7 @@ class HealthLog:
             rank_zero_warn(event.message)
 
     def summarise(self, steps: int) -> None:
-        """Tell at the end what there was, once."""
-        if self._summarised:
-            return
-        self._summarised = True
+        """Tell at the end what there was."""
         if not self.counts:
             rank_zero_info(f"health: nothing found in {steps} steps")
             return

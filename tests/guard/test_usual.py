@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_gans.callbacks.guard.usual import Usual
+from lit_gans.guard.usual import Usual
 
 
 def filled(values, **kwargs):

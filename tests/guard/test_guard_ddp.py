@@ -26,7 +26,7 @@ from faults import Fault
 from lightning import Callback
 from toys import build, trainer
 
-from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, ImageDataModule
+from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, Guard, ImageDataModule
 from lit_gans.callbacks import ReplicaCheck
 
 
@@ -56,7 +56,7 @@ for case in sys.argv[1:]:
     ddp = trainer(
         name, devices=2, strategy="ddp", max_steps=60, use_distributed_sampler=False, num_sanity_val_steps=0,
         log_every_n_steps=10, callbacks=[fault, GradientNormMonitor(input_every=1),
-        ExplosionDetector(action, snapshot_every=10, window=10), collapse, Notes(), ReplicaCheck()],
+        ExplosionDetector(action), Guard(snapshot_every=10, window=10), collapse, Notes(), ReplicaCheck()],
     )
     model = build("GAN", ema_decay=0.9)
     ddp.fit(model, data)

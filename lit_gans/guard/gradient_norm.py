@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lit_gans.callbacks.guard.look import Sight
-from lit_gans.callbacks.guard.players import Player, total_norm
-from lit_gans.callbacks.guard.watcher import Watcher
+from lit_gans.guard.detector import Observer
+from lit_gans.guard.look import Sight
+from lit_gans.guard.players import Player, find_players, total_norm
 from lit_gans.internals import batches_done
 
 __all__ = ("GradientNormMonitor",)
 
 
-class GradientNormMonitor(Watcher):
+class GradientNormMonitor(Observer):
     """Logs, for each player, how large its gradients and updates are.
 
     Measured just before the optimizer's step: after gradients were averaged over ranks and unscaled, before they are
@@ -72,10 +72,9 @@ class GradientNormMonitor(Watcher):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the players, and ask to be called after each of their steps."""
-        super().on_train_start(trainer, pl_module)
         self._handles = [
             player.optimizer.register_step_post_hook(lambda *_, player=player: self._after_step(player))
-            for player in self.guard.players.values()
+            for player in find_players(pl_module, trainer.optimizers)
         ]
 
     @staticmethod
@@ -125,7 +124,6 @@ class GradientNormMonitor(Watcher):
             if self._values:
                 pl_module.log_dict(self._values, batch_size=1)
             self._values, self._before = {}, {}
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _draw(self, trainer: Trainer, player: Player) -> None:
         """Histograms of gradients."""
@@ -154,7 +152,6 @@ class GradientNormMonitor(Watcher):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop listening to the optimizers."""
         self._release()
-        super().on_exception(trainer, pl_module, exception)
 
     def _release(self) -> None:
         for handle in self._handles:

@@ -9,8 +9,8 @@ from lightning import LightningModule
 from torch import nn
 from toys import Batches, build, loader, same, trainer, weights
 
-from lit_gans import CollapseDetector, ImageDataModule, TrainingDiverged
-from lit_gans.callbacks.guard.look import Sight
+from lit_gans import CollapseDetector, Guard, ImageDataModule, TrainingDiverged
+from lit_gans.guard.look import Sight
 
 SIDE, BEGIN = 8, 200
 
@@ -64,10 +64,10 @@ def data():
     return Batches(*[x] * 100)
 
 
-def found(tmp_path, module, steps=400, validated=None, **kwargs):
+def found(tmp_path, module, *others, steps=400, validated=None, **kwargs):
     detector = CollapseDetector(**{"every_n_steps": 10, "warmup": 100, **kwargs})
     extra = {} if validated is None else {"val_check_interval": validated, "check_val_every_n_epoch": None}
-    run = trainer(tmp_path, max_steps=steps, callbacks=[detector], num_sanity_val_steps=0, **extra)
+    run = trainer(tmp_path, max_steps=steps, callbacks=[detector, *others], num_sanity_val_steps=0, **extra)
     run.fit(module, data(), Batches(torch.zeros(1)) if validated else None)
     return events(tmp_path)
 
@@ -224,8 +224,8 @@ def test_roll_back_goes_to_the_older_snapshot(tmp_path):
 
     model = Counting(lambda n: 0.0 if 0 <= n < 60 else 1.0)
     seen = []
-    detector = CollapseDetector("rollback", every_n_steps=10, warmup=100, snapshot_every=30)
-    run = trainer(tmp_path, max_steps=300, callbacks=[detector])
+    detector, guard = CollapseDetector("rollback", every_n_steps=10, warmup=100), Guard(snapshot_every=30)
+    run = trainer(tmp_path, max_steps=300, callbacks=[detector, guard])
     model.on_train_batch_start = lambda batch, batch_idx: seen.append(model.weight.item())
     run.fit(model, data())
     assert [(e["step"], e["action"]) for e in events(tmp_path)] == [(219, "rollback"), (249, "rollback")]
@@ -239,17 +239,19 @@ def test_no_snapshot_is_taken_of_what_looks_bad(tmp_path):
 
     class Spy(CollapseDetector):
         def on_train_batch_end(self, *args):
-            super().on_train_batch_end(*args)
             steps.append(self.guard.snapshots.steps[-1])
+            super().on_train_batch_end(*args)
 
-    spy = Spy({"dead": "rollback"}, every_n_steps=10, warmup=100, snapshot_every=10, looks=8)
-    trainer(tmp_path, max_steps=270, callbacks=[spy]).fit(Scripted(lambda n: 1.0 if n < 0 else 0.0), data())
+    spy, guard = Spy({"dead": "rollback"}, every_n_steps=10, warmup=100, looks=8), Guard(snapshot_every=10)
+    trainer(tmp_path, max_steps=270, callbacks=[spy, guard]).fit(Scripted(lambda n: 1.0 if n < 0 else 0.0), data())
     assert max(steps) == 190
 
 
 def test_a_collapse_that_stays_ends_in_a_stop(tmp_path):
     with pytest.raises(TrainingDiverged, match="one image for all latents"):
-        found(tmp_path, Scripted(lambda n: 1.0 if n < 0 else 0.0), action="rollback", max_rollbacks=2, steps=2000)
+        found(
+            tmp_path, Scripted(lambda n: 1.0 if n < 0 else 0.0), Guard(max_rollbacks=2), action="rollback", steps=2000
+        )
     assert [event["action"] for event in events(tmp_path)] == ["rollback", "rollback", "stop"]
 
 
@@ -257,7 +259,7 @@ def test_a_collapse_that_stays_ends_in_a_stop(tmp_path):
 
 
 def look_at(sight, model, batch):
-    sight.pass_by(model, batch)
+    sight.keep(model, batch)
     return sight.look(model)
 
 

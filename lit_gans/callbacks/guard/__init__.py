@@ -1,1 +1,0 @@
-"""What the guard's callbacks share: players, measurements, the health log, snapshots and recovery."""
