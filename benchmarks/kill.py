@@ -34,7 +34,7 @@ WORDS = [
 SLOW = """
 import os, runpy, time
 import torch
-import lit_gans.plugins.checkpoint_io as io
+import lit_gans.runs.checkpoint_files as io
 
 class Slow:
     def __init__(self, file):

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lit_gans.commands.errors import UserError, mendable, unknown
+from lit_gans.commands.errors import mendable
+from lit_gans.errors import UserError, unknown
 from lit_gans.version import __version__
 
 __all__ = ("main",)

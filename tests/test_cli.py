@@ -18,10 +18,11 @@ from refusals import refused
 from torch import nn
 
 from lit_gans.cli import COMMANDS, main
-from lit_gans.commands import resuming, training
+from lit_gans.commands import training
 from lit_gans.commands.sampling import write_grid
 from lit_gans.models import CGAN, GAN, BigGAN, InfoGAN
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
+from lit_gans.runs import folders
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -173,7 +174,7 @@ def test_checkpoints_are_the_last_and_the_best(trained):
 
 
 def test_checkpoints_and_grids_come_as_often_as_asked(tmp_path, monkeypatch):
-    from lit_gans.callbacks import LastCheckpoint
+    from lit_gans.runs import LastCheckpoint
 
     saved = []
     saver = LastCheckpoint._save_checkpoint
@@ -664,7 +665,7 @@ def test_check_data_names_a_truncated_jpeg(capsys):
 
 
 def test_check_data_mistakes(capsys):
-    assert "did you mean 'digits'" in refused(capsys, "check-data", "--data.dataset", "digit")
+    assert "did you mean digits" in refused(capsys, "check-data", "--data.dataset", "digit")
     assert "did you mean data.root" in refused(capsys, "check-data", "--data.rot", "x")
     assert "nowhere" in refused(capsys, "check-data", "--data.dataset", "folder", "--data.root", "nowhere")
 
@@ -746,8 +747,8 @@ def test_a_run_that_cannot_be_saved_ends_in_a_sentence_and_two_checkpoints(tmp_p
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        ("rolback", "there is no action 'rolback': did you mean 'rollback'?"),
-        ("{nam: skip}", "there is no kind 'nam': did you mean 'nan'?"),
+        ("rolback", "unknown action 'rolback': did you mean rollback?"),
+        ("{nam: skip}", "unknown kind 'nam': did you mean nan?"),
     ],
 )
 def test_an_action_that_does_not_exist(capsys, tmp_path, monkeypatch, action, said):
@@ -845,7 +846,7 @@ def test_a_folder_that_a_living_process_writes_is_refused(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     begin()
     folder = Path("runs/gan-digits/version_0")
-    os.close(resuming._locks.pop(folder.resolve()))
+    os.close(folders._locks.pop(folder.resolve()))
     hold = f"import fcntl, os; fcntl.flock(os.open('{folder}', os.O_RDONLY), 2); print(1, flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline()

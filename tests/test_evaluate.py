@@ -115,7 +115,7 @@ class TestCheckpoint:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--protocol", "fid50k"], "no protocol 'fid50k': did you mean 'fid50k_full'"),
+            (["--protocol", "fid50k"], "unknown protocol 'fid50k': did you mean fid50k_full"),
             (["--protocol", "fid10k_test"], "takes 10000 real images, but the test split has 359"),
             (["--protocol", "mimicry"], "takes 50000 real images, but the train split has 1438"),
             (["--metrics", "fud"], "no metric 'fud': there are fd"),

@@ -15,7 +15,7 @@ from refusals import refused
 
 from lit_gans.cli import main
 from lit_gans.data import ImageDataModule, files
-from lit_gans.plugins import CheckpointError, SafeCheckpointIO, read
+from lit_gans.runs.checkpoint_files import CheckpointError, SafeCheckpointIO, read
 
 GOOD = Path(__file__).parent / "data" / "format_1.ckpt"
 MARK = "mark-of-the-stranger"

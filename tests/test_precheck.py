@@ -12,12 +12,12 @@ from torch import nn
 
 import lit_gans.models
 from lit_gans.commands import training
-from lit_gans.commands.errors import UserError
 from lit_gans.commands.precheck import check, class_arguments, data_arguments, our_classes, trainer_arguments
 from lit_gans.commands.training import Parser
 from lit_gans.data import ImageDataModule
+from lit_gans.errors import UserError
 from lit_gans.models import GAN
-from lit_gans.plugins.trust import parameters_of
+from lit_gans.runs.trust import parameters_of
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ["--config", str(ROOT / "configs/quickstart.yaml")]

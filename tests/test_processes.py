@@ -7,8 +7,8 @@ import torch
 from refusals import refused
 
 from lit_gans.commands import processes
-from lit_gans.commands.errors import UserError
 from lit_gans.commands.processes import available_memory, refuse_too_many
+from lit_gans.errors import UserError
 
 
 @pytest.fixture(autouse=True)

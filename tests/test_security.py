@@ -10,11 +10,10 @@ from refusals import refused
 from toys import trainer
 
 from lit_gans import CGAN, GAN, ImageDataModule
-from lit_gans.callbacks import LastCheckpoint
 from lit_gans.cli import main
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
-from lit_gans.plugins import UntrustedError
-from lit_gans.plugins.trust import check_names, class_named, make, resolve
+from lit_gans.runs import LastCheckpoint
+from lit_gans.runs.trust import UntrustedError, check_names, class_named, make, resolve
 
 GOOD = Path(__file__).parent / "data" / "format_1.ckpt"
 MARK = "mark-of-the-stranger"

@@ -19,8 +19,8 @@ from refusals import refused
 
 from lit_gans.cli import main
 from lit_gans.commands import halving, tuning
-from lit_gans.commands.errors import UserError
 from lit_gans.commands.halving import OptunaSampler, Outcome, RandomSampler, Rung, rungs, search
+from lit_gans.errors import UserError
 from lit_gans.models import GAN
 
 ROOT = Path(__file__).parents[1]

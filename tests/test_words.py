@@ -13,7 +13,7 @@ from refusals import refused
 from lit_gans.cli import main
 from lit_gans.commands.listing import CONFIGS
 from lit_gans.commands.words import shipped, spelled, with_shipped
-from lit_gans.plugins import CheckpointError, read
+from lit_gans.runs.checkpoint_files import CheckpointError, read
 
 ROOT = Path(__file__).parents[1]
 GOOD = ROOT / "tests/data/format_1.ckpt"

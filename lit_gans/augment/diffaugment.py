@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_gans.augment.base import Augmentation
-from lit_gans.words import nearest
+from lit_gans.errors import unknown
 
 __all__ = ("DiffAugment",)
 
@@ -41,7 +41,7 @@ class DiffAugment(Augmentation):
         self.init_args = {"policy": list(self.policy)}
         for name in self.policy:
             if name not in _TRANSFORMATIONS:
-                raise ValueError(f"unknown policy {name!r}: {nearest(name, _TRANSFORMATIONS)}")
+                raise ValueError(unknown("policy", name, _TRANSFORMATIONS))
 
     def transform(self, x: Tensor) -> Tensor:
         """Section 3.2, one transformation after another."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from lit_gans.commands.errors import UserError, no_checkpoint
+from lit_gans.commands.errors import no_checkpoint
+from lit_gans.errors import UserError
 from lit_gans.game.rebuilding import check_trainer_state, contents, described
 from lit_gans.models import GAN
-from lit_gans.plugins import CheckpointError, checkpoint_in, newest_whole
+from lit_gans.runs.checkpoint_files import CheckpointError, checkpoint_in, newest_whole
 
 __all__ = ("data_of", "description_of", "load_model", "named_checkpoint", "read_checkpoint")
 

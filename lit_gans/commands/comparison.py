@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lit_gans.commands.errors import UserError
+from lit_gans.errors import UserError
 
 __all__ = ("main",)
 

@@ -17,7 +17,6 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from tqdm.auto import tqdm
 
 from lit_gans.commands.checkpoint import data_of, load_model, named_checkpoint, read_checkpoint
-from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
 from lit_gans.commands.processes import refuse_too_many
@@ -26,6 +25,7 @@ from lit_gans.data import ImageDataModule
 from lit_gans.data.files import ImageFiles, in_threads, to_mode
 from lit_gans.data.points import is_plane
 from lit_gans.data.sources import tensor
+from lit_gans.errors import UserError
 from lit_gans.metrics import METRICS, PROTOCOLS, Evaluation, Protocol, Result, load_extractor, load_protocol, modes_of
 from lit_gans.metrics.images import check_images
 from lit_gans.metrics.reference import BLOCK, Reference, real_statistics

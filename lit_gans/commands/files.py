@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lit_gans.commands.errors import UserError
+from lit_gans.errors import UserError
 
 __all__ = ("refuse_existing", "staged")
 

@@ -25,10 +25,10 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 
 from lit_gans.cli import fail
-from lit_gans.commands.errors import UserError
 from lit_gans.commands.parsing import Parser, explain, options_of
-from lit_gans.commands.training import DEFAULT_STEPS, NOISE, CommandLine, run
+from lit_gans.commands.training import DEFAULT_STEPS, EXPECTED_WARNINGS, CommandLine, run
 from lit_gans.data import ImageDataModule
+from lit_gans.errors import UserError
 
 __all__ = (
     "OptunaSampler",
@@ -45,7 +45,7 @@ __all__ = (
     "understood",
 )
 
-TOLD = (  # warnings about what is meant so, or is in the table
+TABULATED_WARNINGS = (  # they tell of what is meant so, or is in the table
     ".*dirpath has changed.*",  # each rung has a folder of its own
     r"step \d+: ",  # the guard's
 )
@@ -298,7 +298,7 @@ class Watch(Callback):
 
 def fit(words: list[str], *callbacks: Callback, **others: Any) -> CommandLine:
     """``fit`` on these words, without warnings of what is meant so."""
-    for message in (*NOISE, *TOLD):
+    for message in (*EXPECTED_WARNINGS, *TABULATED_WARNINGS):
         warnings.filterwarnings("ignore", message)
     return run("fit", words, *callbacks, **others)
 

@@ -5,9 +5,9 @@ from typing import Any
 from jsonargparse import Namespace
 
 import lit_gans.models
-from lit_gans.commands.errors import UserError
 from lit_gans.data import ImageDataModule
 from lit_gans.data.own import is_own
+from lit_gans.errors import UserError
 
 __all__ = ("link",)
 

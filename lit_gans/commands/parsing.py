@@ -19,7 +19,7 @@ import lit_gans.models
 import lit_gans.networks
 import lit_gans.regularizers
 from lit_gans.cli import fail
-from lit_gans.commands.errors import UserError, unknown
+from lit_gans.errors import UserError, unknown
 from lit_gans.regularizers import Regularizer
 
 __all__ = ("Parser", "explain")
@@ -102,8 +102,7 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         if where.endswith("precision"):
             stems = {word.partition("-")[0]: word for word in PRECISIONS}
             near = difflib.get_close_matches(value[1].strip(), stems, n=1)
-            hint = f"did you mean {stems[near[0]]}?" if near else f"one of {', '.join(PRECISIONS)}"
-            return f"{where}: unknown value {value[1].strip()!r}: {hint}"
+            return f"{where}: {unknown('value', value[1].strip(), [stems[stem] for stem in near] or PRECISIONS)}"
         return f"{where}: " + unknown("value", value[1].strip(), list(allowed))
     phrases = ("Expected", "Not a valid", "a class path", "a dict with")  # of the parser's own, beside the cause
     if reasons := [line for line in re.findall(r"^ *- (.+)$", message, re.MULTILINE) if not line.startswith(phrases)]:

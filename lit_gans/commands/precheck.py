@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lit_gans.commands.errors import UserError, no_checkpoint, unknown
+from lit_gans.commands.errors import no_checkpoint
 from lit_gans.commands.files import refuse_existing
 from lit_gans.commands.listing import FAMILIES, config_lines, data_lines
 from lit_gans.commands.words import options, shipped, values_of
+from lit_gans.errors import UserError, unknown
 
 __all__ = ("check", "class_arguments", "own_options")
 

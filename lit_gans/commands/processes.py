@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lit_gans.commands.errors import UserError
+from lit_gans.errors import UserError
 
 __all__ = ("available_memory", "refuse_too_many")
 

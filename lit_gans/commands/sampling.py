@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_gans.commands.errors import UserError
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.words import IMPORT
+from lit_gans.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -25,37 +25,27 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed import DistNetworkError
 
 from lit_gans.callbacks import SampleGrid
-from lit_gans.callbacks.logs import LogPosition, logs
 from lit_gans.callbacks.progress import GameProgressBar
-from lit_gans.callbacks.run import BestCheckpoint, LastCheckpoint, SaveConfig
-from lit_gans.callbacks.signals import StopOnSignal
 from lit_gans.commands.checkpoint import data_of, description_of, named_checkpoint, read_checkpoint
-from lit_gans.commands.errors import UserError, unknown
 from lit_gans.commands.linking import link
 from lit_gans.commands.parsing import Parser, explain
 from lit_gans.commands.processes import refuse_too_many
-from lit_gans.commands.resuming import (
-    changes,
-    claim_version,
-    discard_unused,
-    keep,
-    lock,
-    make_last,
-    newest_checkpoint,
-    newest_version,
-    next_version,
-)
 from lit_gans.commands.verdict import verdict
 from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
+from lit_gans.errors import UserError, unknown
 from lit_gans.game.rebuilding import check_trainer_state
 from lit_gans.models import GAN
-from lit_gans.plugins import AppendingCSVLogger, PatientTensorBoardLogger
+from lit_gans.runs.checkpoints import BestCheckpoint, LastCheckpoint, SaveConfig
+from lit_gans.runs.folders import discard_unused, keep, next_version
+from lit_gans.runs.loggers import AppendingCSVLogger, PatientTensorBoardLogger, place_loggers
+from lit_gans.runs.logs import LogPosition
+from lit_gans.runs.resuming import OptionsOfConfig, changes, choose_run, refuse_other_class
+from lit_gans.runs.signals import StopOnSignal
 
 __all__ = ("CommandLine", "main")
 
 DEFAULT_STEPS = 10_000
-SCHEDULED = ("lr", "betas", "momentum")  # what schedules change
 REQUEUE = 10  # SIGUSR1, by which SLURM warns a job of its end
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data module's loader deals the samples out to ranks itself
@@ -66,7 +56,7 @@ TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
     "inference_mode": False,  # gradient penalties differentiate in validation too
 }
-NOISE = (  # warnings about what is meant so
+EXPECTED_WARNINGS = (  # they tell of what is meant so
     ".*does not have many workers.*",
     ".*LeafSpec.*",
     ".*exists and is not empty.*",
@@ -79,7 +69,7 @@ NOISE = (  # warnings about what is meant so
 
 def main(command: str, words: list[str]) -> None:
     """Run the command on the words that follow it."""
-    for message in NOISE:
+    for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
@@ -174,76 +164,33 @@ class CommandLine(LightningCLI):
                 rank_zero_info(f"resume: {key} {saved[key]!r} → {value!r}")
 
     def before_instantiate_classes(self) -> None:
-        """Hand on what was given once, choose the run folder, and put the loggers into it."""
-        options = self.config[str(self.subcommand)]
-        link(options, self.given[str(self.subcommand)])
-        for name in ("checkpoint_every", "sample_every"):
-            if options[name] < 1:
-                raise UserError(f"--{name} must be at least 1, got {options[name]}")
-        refuse_too_many("--trainer.devices", options.trainer.devices, options.trainer.accelerator)
-        strategies = ["auto", *StrategyRegistry.available_strategies()]
-        if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
-            raise UserError(unknown("strategy", options.trainer.strategy, strategies))
-        if self.subcommand == "fit" and options.trainer.max_epochs == 0:
-            raise UserError("--trainer.max_epochs 0 would train nothing: give 1 or more, or -1 and --trainer.max_steps")
-        limits = options.trainer.max_steps, options.trainer.max_epochs, options.trainer.max_time
-        if limits == (-1, None, None):
-            options.trainer.max_steps = DEFAULT_STEPS
-        if options.trainer.check_val_every_n_epoch is not None:
-            every = options.trainer.val_check_interval
-            options.trainer.val_check_interval = None if every == TRAINER_DEFAULTS["val_check_interval"] else every
-        root = Path(options.trainer.default_root_dir)
+        """Make the options those of a run: complete, possible, and with a folder of its own."""
+        options, name = self.config[str(self.subcommand)], str(self.subcommand)
+        link(options, self.given[name])
+        refuse_impossible(options, name)
+        complete(options)
+        self.choose_folder(options)
+        place_loggers(options.trainer.logger, self.run_folder, self.resumed)
+        self.tell_changes(options)
+
+    def choose_folder(self, options: Namespace) -> None:
+        """Where this run leaves its files: in a new folder, or in that of the run it goes on with."""
         data = re.sub(r"[^\w.]+", ".", options.data.dataset)  # of one's own: module:function
         name = f"{options.model.class_path.rpartition('.')[2]}-{data}".lower()
-        self.run_folder = self.choose_folder(root / name) if self.subcommand == "fit" else next_version(root / name)
-        logger = options.trainer.logger
-        for entry in logger if isinstance(logger, list) else [logger]:
-            if isinstance(entry, Namespace) and Path(entry.init_args.get("save_dir") or ".") in (Path("."), root):
-                entry.init_args["save_dir"] = str(self.run_folder)
-                if entry.class_path.endswith(("CSVLogger", "TensorBoardLogger")):
-                    entry.init_args["name"] = entry.init_args["version"] = ""
-                if entry.class_path.endswith(".CSVLogger"):
-                    entry.class_path = "lit_gans.plugins.AppendingCSVLogger"
-                if entry.class_path.endswith(".WandbLogger") and self.resumed:
-                    entry.init_args["id"], entry.init_args["resume"] = self.resumed["logs"].get("wandb"), "allow"
-        self.tell_changes()
+        root = Path(options.trainer.default_root_dir) / name
+        if self.subcommand == "fit":
+            chosen = choose_run(root, options.ckpt_path, options.resume)
+            self.run_folder, options.ckpt_path, self.resumed = chosen.folder, chosen.checkpoint, chosen.goes_on_from
+        else:
+            self.run_folder = next_version(root)
 
-    def choose_folder(self, root: Path) -> Path:
-        """The folder of this run: a new one, or that of the run it goes on with."""
-        options = self.config[str(self.subcommand)]
-        path = Path(options.ckpt_path) if options.ckpt_path and options.ckpt_path != "last" else None
-        given = path if path is not None and path.is_dir() else None
-        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-        resumes = options.resume or restarted or given is not None or options.ckpt_path == "last"
-        folder = (given.parent if given and given.name == "checkpoints" else given) or newest_version(root)
-        if resumes and folder is not None:
-            found = newest_checkpoint(folder)
-            if found is not None:
-                lock(folder)
-                make_last(found[0])
-                options.ckpt_path = str(found[0])
-                self.resumed = {key: found[1].get(key, {}) for key in ("lit_gans", "logs", "global_step")}
-                rank_zero_info(f"resume: {found[0]}, step {self.resumed['global_step']}")
-                return folder
-            if given is not None:
-                raise UserError(f"{given} holds no checkpoint to go on from")
-        if folder is None or not resumes or next(logs(folder), None):
-            folder = claim_version(root)
-        lock(folder)
-        if resumes:
-            options.ckpt_path = None if path is None else str(path)
-            rank_zero_info(f"resume: there is no checkpoint in {folder} yet, the run begins")
-        return folder
-
-    def tell_changes(self) -> None:
-        """One line for each option that is not what it was; refuse another model."""
-        if self.resumed is None:
-            return
-        options = self.config[str(self.subcommand)]
-        wrote, asked = self.resumed["lit_gans"].get("class_path", "a foreign model"), options.model.class_path
-        refuse_other_class(f"{self.run_folder} is a run of", wrote, asked)
-        for change in changes(self.run_folder, self.config_text()):
-            rank_zero_info(f"resume: {change}")
+    def tell_changes(self, options: Namespace) -> None:
+        """One line for each option that is not what it was; another model is refused."""
+        if self.resumed is not None:
+            wrote = self.resumed["lit_gans"].get("class_path", "a foreign model")
+            refuse_other_class(f"{self.run_folder} is a run of", wrote, options.model.class_path)
+            for change in changes(self.run_folder, self.config_text()):
+                rank_zero_info(f"resume: {change}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what a user gets without asking, where the config brings none of its kind."""
@@ -333,45 +280,27 @@ class CommandLine(LightningCLI):
         )
 
 
-def refuse_other_class(found: str, wrote: str, asked: str) -> None:
-    """Raise if a model of one class is to go on as one of another."""
-    if wrote.rpartition(".")[2] != asked.rpartition(".")[2]:
-        raise UserError(f"{found} {wrote}, the config asks for a {asked}")
+def refuse_impossible(options: Namespace, command: str) -> None:
+    """Raise if an option is out of range, or asks for what this machine or Lightning does not have."""
+    for name in ("checkpoint_every", "sample_every"):
+        if options[name] < 1:
+            raise UserError(f"--{name} must be at least 1, got {options[name]}")
+    refuse_too_many("--trainer.devices", options.trainer.devices, options.trainer.accelerator)
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:
+        raise UserError(unknown("strategy", options.trainer.strategy, strategies))
+    if command == "fit" and options.trainer.max_epochs == 0:
+        raise UserError("--trainer.max_epochs 0 would train nothing: give 1 or more, or -1 and --trainer.max_steps")
 
 
-class OptionsOfConfig(Callback):
-    """After resuming, optimizers have the options of the config, not those of the checkpoint; schedules go on.
-
-    A schedule goes on from where it was, with its learning rates in the proportion of the config's to those before.
-    """
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the options that the optimizers begin with."""
-        self.options = [
-            [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-            for optimizer in trainer.optimizers
-        ]
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put them in the place of those that Lightning restored with the optimizers' states."""
-        schedulers = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
-        for optimizer, groups in zip(trainer.optimizers, self.options, strict=True):
-            scheduler: Any = schedulers.get(id(optimizer))
-            for group, options in zip(optimizer.param_groups, groups, strict=True):
-                if scheduler is not None:
-                    before, now = group.get("initial_lr"), options.get("initial_lr")
-                    if before and now and before != now:
-                        group["lr"] *= now / before
-                        rescale(scheduler, now / before)
-                    options = {key: value for key, value in options.items() if key not in SCHEDULED}
-                group.update(options)
-
-
-def rescale(scheduler: Any, ratio: float) -> None:
-    """Multiply what a schedule, or those it is made of, starts from."""
-    scheduler.base_lrs = [lr * ratio for lr in getattr(scheduler, "base_lrs", [])]
-    for part in getattr(scheduler, "_schedulers", []):
-        rescale(part, ratio)
+def complete(options: Namespace) -> None:
+    """Give a run an end, and one cadence of validation, by steps or by epochs."""
+    trainer = options.trainer
+    if (trainer.max_steps, trainer.max_epochs, trainer.max_time) == (-1, None, None):
+        trainer.max_steps = DEFAULT_STEPS
+    if trainer.check_val_every_n_epoch is not None:
+        every = trainer.val_check_interval
+        trainer.val_check_interval = None if every == TRAINER_DEFAULTS["val_check_interval"] else every
 
 
 def requeue() -> None:

@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lit_gans.commands.errors import UserError, unknown
 from lit_gans.commands.files import refuse_existing, staged
+from lit_gans.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from lit_gans.commands.halving import Outcome, Parameters, Rung, Space

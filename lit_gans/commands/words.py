@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lit_gans.commands.errors import UserError
 from lit_gans.commands.listing import CONFIGS
+from lit_gans.errors import UserError
 
 __all__ = ("IMPORT", "imported", "options", "shipped", "spelled", "values_of", "with_shipped")
 

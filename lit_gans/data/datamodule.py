@@ -26,7 +26,7 @@ from lit_gans.data.sources import (
     spread,
     try_some,
 )
-from lit_gans.words import nearest
+from lit_gans.errors import unknown
 
 DataSet = Literal[
     "celeba",
@@ -168,10 +168,9 @@ class ImageDataModule(LightningDataModule):
 
     def _check_arguments(self) -> None:
         if self.dataset not in get_args(DataSet) and not is_own(self.dataset):
-            hint = nearest(str(self.dataset).lower(), get_args(DataSet), cutoff=0.0)
+            hint = unknown("dataset", str(self.dataset).lower(), get_args(DataSet))
             raise ValueError(
-                f"there is no dataset {self.dataset!r}: {hint} There are {', '.join(get_args(DataSet))}"
-                ", and functions of your own, module:function"
+                f"{hint} There are {', '.join(get_args(DataSet))}, and functions of your own, module:function"
             )
         if self._channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self._channels}")

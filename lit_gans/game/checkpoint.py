@@ -24,9 +24,9 @@ from lit_gans.game.rebuilding import (
 )
 from lit_gans.game.sampling import SamplingModule
 from lit_gans.internals import trainer_of
-from lit_gans.plugins import newest_whole
-from lit_gans.plugins.trust import is_trusted, trusted_modules
 from lit_gans.preflight.agreement import check_same_step
+from lit_gans.runs.checkpoint_files import newest_whole
+from lit_gans.runs.trust import is_trusted, trusted_modules
 
 __all__ = ("FORMAT", "CheckpointModule", "plain_arguments")
 

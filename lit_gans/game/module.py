@@ -22,7 +22,6 @@ from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.game.traits import Traits
 from lit_gans.internals import HOOK_NAME, logged_results, trainer_of, uncounted
 from lit_gans.modules import frozen
-from lit_gans.plugins import use_safe_io
 from lit_gans.preflight.agreement import check_ranks_agree
 from lit_gans.preflight.checks import (
     check_batch,
@@ -36,6 +35,7 @@ from lit_gans.preflight.checks import (
 )
 from lit_gans.preflight.compatibility import check_compatibility
 from lit_gans.regularizers.base import Regularizer
+from lit_gans.runs.checkpoint_files import use_safe_io
 
 __all__ = ("PLAYERS", "GameModule", "Player")
 

@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from lit_gans.plugins.trust import (
+from lit_gans.runs.trust import (
     UntrustedError,
     calls,
     check_names,

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from lit_gans.errors import unknown
 from lit_gans.guard.guard import Guard
 from lit_gans.guard.health import Finding
-from lit_gans.words import nearest
 
 __all__ = ("ACTIONS", "Detector", "Observer")
 
@@ -51,9 +51,9 @@ class Detector(Observer):
         given = dict.fromkeys(self.kinds, action) if isinstance(action, str) else {**self.kinds, **action}
         for kind, name in given.items():
             if kind not in self.kinds:
-                raise ValueError(f"{type(self).__name__}: there is no kind {kind!r}: {nearest(kind, self.kinds)}")
+                raise ValueError(f"{type(self).__name__}: {unknown('kind', kind, self.kinds)}")
             if name not in ACTIONS:
-                raise ValueError(f"{type(self).__name__}: there is no action {name!r}: {nearest(name, self.possible)}")
+                raise ValueError(f"{type(self).__name__}: {unknown('action', name, self.possible)}")
             if name not in self.possible:
                 raise ValueError(
                     f"{type(self).__name__}: action {name!r} concerns a single update, and what is found here goes on "

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
@@ -172,15 +173,15 @@ class Guard(Callback):
     @staticmethod
     def of(trainer: Trainer, callback: Callback) -> "Guard":
         """The guard of a trainer, which is made if there is none, and stands behind ``callback``."""
-        found = [other for other in trainer.callbacks if isinstance(other, Guard)]  # type: ignore[attr-defined]
-        if len(found) > 1:
-            raise ValueError(f"there are {len(found)} callbacks of class Guard: give one")
-        guard = found[0] if found else Guard()
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        guard = next((other for other in callbacks if isinstance(other, Guard)), None) or Guard()
         if guard._over:
             guard._forget()
-        others = [other for other in trainer.callbacks if other is not guard]  # type: ignore[attr-defined]
-        place = others.index(callback) + 1
-        if guard not in trainer.callbacks[place:]:  # type: ignore[attr-defined]
+        others = [other for other in callbacks if other is not guard]
+        place = sum(not isinstance(other, Checkpoint) for other in others)  # Lightning has these at the end
+        if callback in others:
+            place = others.index(callback) + 1
+        if guard not in callbacks[place:]:
             trainer.callbacks = [*others[:place], guard, *others[place:]]  # type: ignore[attr-defined]
         return guard
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
+from lit_gans.errors import nearest
 from lit_gans.metrics.evaluation import HIGHER_IS_BETTER
-from lit_gans.words import nearest
 
 __all__ = ("check_logged", "higher_is_better", "read")
 

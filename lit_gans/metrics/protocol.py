@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lit_gans.errors import unknown
 from lit_gans.metrics.images import RESIZES
-from lit_gans.words import nearest
 
 __all__ = ("PROTOCOLS", "Protocol", "differences", "load_protocol", "stamp")
 
@@ -115,8 +115,7 @@ def load_protocol(protocol: str | Protocol) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
-        hint = nearest(protocol, PROTOCOLS, cutoff=0.0)
-        raise ValueError(f"there is no protocol {protocol!r}: {hint} There are {', '.join(PROTOCOLS)}")
+        raise ValueError(f"{unknown('protocol', protocol, PROTOCOLS)} There are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_gans.models.gan import GAN
-from lit_gans.plugins import checkpoint_in
+from lit_gans.runs.checkpoint_files import checkpoint_in
 
 __all__ = ("load",)
 

@@ -95,7 +95,7 @@ def test_it_goes_on_counting_after_a_resume(tmp_path):
 
 
 def test_a_metric_that_nobody_logs(tmp_path):
-    with pytest.raises(ValueError, match="monitors 'val/fd', which nobody logs: did you mean 'val/fid'"):
+    with pytest.raises(ValueError, match="monitors 'val/fd', which nobody logs: did you mean val/fid"):
         fit(tmp_path, valley, StopOnPlateau("val/fd", mode="min"))
     with pytest.raises(ValueError, match="list this callback after the one that logs it"):
         fit(tmp_path, valley, StopOnPlateau("balance/order", "min", every_n_steps=20), BalanceReport(every_n_steps=20))

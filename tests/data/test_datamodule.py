@@ -325,8 +325,8 @@ def test_too_few_images_are_refused_in_setup(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "minst"}, "no dataset 'minst': did you mean 'mnist'"),
-        ({"dataset": "CIFAR"}, "did you mean 'cifar10"),
+        ({"dataset": "minst"}, "unknown dataset 'minst': did you mean mnist"),
+        ({"dataset": "CIFAR"}, "did you mean cifar10"),
         ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(RGB\), not 2"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"seed": -1}, "seed must be at least 0, not -1"),

@@ -7,9 +7,9 @@ from lightning import Callback
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 from toys import EXTRAS, LATENT, MODELS, networks, trainer
 
-from lit_gans.callbacks import LastCheckpoint, StopOnSignal
 from lit_gans.data import ImageDataModule
 from lit_gans.regularizers import R1
+from lit_gans.runs import LastCheckpoint, StopOnSignal
 
 STEPS, EPOCH, VALIDATION = 17, 5, 3
 

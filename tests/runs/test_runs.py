@@ -11,7 +11,8 @@ import torch
 from lightning import Callback
 from refusals import refused
 
-from lit_gans.commands import resuming, training
+from lit_gans.commands import training
+from lit_gans.runs import folders, resuming
 
 LAST = "checkpoints/last.ckpt"
 SHORT = [  # a small GAN on the digits, for four steps
@@ -30,7 +31,7 @@ RUN = Path("runs/gan-digits/version_0")
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
-    resuming._claimed.clear()
+    folders._claimed.clear()
 
 
 class After(Callback):
@@ -61,14 +62,14 @@ def test_a_failed_start_leaves_no_folder_unless_somebody_wrote_into_it(capsys, m
     words = ("fit", *SHORT, "--data.batch_size", "2000")
     refused(capsys, *words)
     assert not RUN.exists()
-    claim = training.claim_version
+    claim = resuming.claim_version
 
     def written(root):
         folder = claim(root)
         (folder / "notes.txt").write_text("mine")
         return folder
 
-    monkeypatch.setattr(training, "claim_version", written)
+    monkeypatch.setattr(resuming, "claim_version", written)
     refused(capsys, *words)
     assert (RUN / "notes.txt").read_text() == "mine"
 

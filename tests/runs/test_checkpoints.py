@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 from toys import build, loader, trainer
 
-from lit_gans.callbacks import BestCheckpoint, GameProgressBar, LastCheckpoint, SaveConfig
+from lit_gans.callbacks import GameProgressBar
+from lit_gans.runs import BestCheckpoint, LastCheckpoint, SaveConfig
 
 
 class Foreign(LightningModule):

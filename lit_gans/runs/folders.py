@@ -1,36 +1,17 @@
-"""Going on with a run: in which folder, from which checkpoint, with which changes."""
+"""Folders of runs: ``<root>/<model>-<data>/version_<n>``, each of one run, and written by one process at a time."""
 
 import os
-import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import yaml
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
-from lit_gans.commands.errors import UserError
-from lit_gans.files import aside
-from lit_gans.plugins import CheckpointError, read
-from lit_gans.preflight.agreement import flat
+from lit_gans.errors import UserError
 
-__all__ = (
-    "changes",
-    "claim_version",
-    "discard_unused",
-    "keep",
-    "lock",
-    "make_last",
-    "newest_checkpoint",
-    "newest_version",
-    "next_version",
-)
+__all__ = ("claim_version", "discard_unused", "keep", "lock", "newest_version", "next_version")
 
 _locks: dict[Path, int] = {}  # held until the process ends
 _claimed: dict[Path, list[Path]] = {}  # folders made for runs of this process, and those above that were made for them
-
-
 _BEFORE_TRAINING = ("events.out.tfevents.*", "health.jsonl", "hparams.yaml", "metrics.csv")
 
 
@@ -91,49 +72,6 @@ def discard_unused() -> None:
                     path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
                 for path in (folder, *above):  # those above only if they are empty
                     path.rmdir()
-
-
-def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint of a run folder that was written last and is whole, with its content; None if there is none.
-
-    States from the middle of a step and those of the guard are none that a run could go on from.
-
-    Raises:
-        UserError: if there are checkpoints, but none is whole.
-    """
-    paths = [*folder.glob("checkpoints/*.ckpt"), *folder.glob("checkpoints/*.ckpt.previous")]
-    paths = [path for path in paths if not path.name.startswith(("exception.", "health-"))]
-    damaged = None
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        try:
-            return path, read(path, "cpu")
-        except CheckpointError as error:
-            rank_zero_info(f"resume: {error}")
-            damaged = error
-    if damaged is not None:
-        raise UserError(f"none of the checkpoints in {folder / 'checkpoints'} is whole") from damaged
-    return None
-
-
-@rank_zero_only
-def make_last(path: Path) -> None:
-    """Have ``last.ckpt`` be the state that the run goes on from, so that it is the newest even if no step follows."""
-    last = path.with_name("last.ckpt")
-    if path != last:
-        with aside(last) as partial:
-            shutil.copyfile(path, partial)
-
-
-def changes(folder: Path, config: str) -> Iterator[str]:
-    """What a config says otherwise than that of the run folder, one line for each."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return
-    before, now = (flat(yaml.safe_load(text)) for text in (path.read_text("utf-8"), config))
-    for name in sorted(before | now):
-        of_logger = name.startswith("trainer.logger") and name.endswith((".id", ".resume"))
-        if before.get(name) != now.get(name) and name not in ("resume", "ckpt_path") and not of_logger:
-            yield f"{name.removeprefix('model.init_args.')} {before.get(name)!r} → {now.get(name)!r}"
 
 
 @rank_zero_only

@@ -79,7 +79,7 @@ trainer.save_checkpoint("my.ckpt")
 
 def test_best_is_taken_before_last_and_told(run, monkeypatch, capsys):
     told = []
-    monkeypatch.setattr("lit_gans.plugins.checkpoint_io.rank_zero_info", told.append)
+    monkeypatch.setattr("lit_gans.runs.checkpoint_files.rank_zero_info", told.append)
     best = run / "checkpoints/best.ckpt"
     best.write_bytes((run / "checkpoints/last.ckpt").read_bytes())
     try:

@@ -3,7 +3,7 @@
 import csv
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,28 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lit_gans.files import aside
 
-__all__ = ("AppendingCSVLogger", "PatientTensorBoardLogger")
+__all__ = ("AppendingCSVLogger", "PatientTensorBoardLogger", "place_loggers")
+
+
+def place_loggers(config: Any, folder: Path, goes_on_from: Mapping[str, Any] | None) -> None:
+    """Have the loggers of a config write into the folder of the run, unless the config says where.
+
+    Args:
+        config: One logger or several, each with ``class_path`` and ``init_args``, or any other value, which is left.
+        folder: The folder of the run, two levels below that of all runs.
+        goes_on_from: What the checkpoint says from which the run goes on, so that Weights & Biases goes on, too.
+    """
+    unsaid = (Path("."), folder.parents[1])
+    for logger in config if isinstance(config, list) else [config]:
+        if not hasattr(logger, "init_args") or Path(logger.init_args.get("save_dir") or ".") not in unsaid:
+            continue
+        logger.init_args["save_dir"] = str(folder)
+        if logger.class_path.endswith(("CSVLogger", "TensorBoardLogger")):
+            logger.init_args["name"] = logger.init_args["version"] = ""
+        if logger.class_path.endswith(".CSVLogger"):
+            logger.class_path = "lit_gans.runs.AppendingCSVLogger"
+        if logger.class_path.endswith(".WandbLogger") and goes_on_from:
+            logger.init_args["id"], logger.init_args["resume"] = goes_on_from["logs"].get("wandb"), "allow"
 
 
 class _AppendingWriter(ExperimentWriter):

@@ -118,7 +118,7 @@ WORDS = [
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the process to stop in /proc")
 def test_a_process_that_stays_stopped_ends_the_run_with_a_sentence_and_leaves_nobody_behind(tmp_path):
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     with (tmp_path / "told.txt").open("w") as told:
         run = subprocess.Popen(
             [sys.executable, "-m", "lit_gans", *WORDS], cwd=tmp_path, env=env, stdout=told, stderr=told

@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from lit_gans.callbacks.progress_state import after_validation, in_step, settle
 from lit_gans.files import aside
 from lit_gans.internals import will_validate
+from lit_gans.runs.position import after_validation, in_step, settle
 
 __all__ = ("BestCheckpoint", "LastCheckpoint", "SaveConfig")
 

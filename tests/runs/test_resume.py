@@ -15,8 +15,8 @@ from launching import python
 from torch.optim import Adam
 from toys import LATENT, MODELS, SOME, WIDE, loader, networks, same, trainer, weights
 
-from lit_gans.commands.training import OptionsOfConfig
 from lit_gans.models import GAN
+from lit_gans.runs.resuming import OptionsOfConfig
 
 MOMENTS = {  # hook, and global step at which it runs, of a signal that arrives; global step of the state that is saved
     "in the middle of an epoch": ("on_before_optimizer_step", 7, 8),
@@ -177,7 +177,7 @@ WORDS = [
 
 def command(folder, *words, **kwargs):
     folder.mkdir(exist_ok=True)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
         [sys.executable, "-m", "lit_gans", *words], cwd=folder, env=env, stdout=-1, stderr=subprocess.STDOUT,
         text=True, **kwargs,

@@ -38,7 +38,7 @@ class StopOnSignal(Callback):
 
     Example:
         >>> from lightning import Trainer
-        >>> from lit_gans.callbacks import LastCheckpoint
+        >>> from lit_gans.runs import LastCheckpoint
         >>> trainer = Trainer(callbacks=[LastCheckpoint(), StopOnSignal()], accelerator="cpu", logger=False)
     """
 

@@ -12,9 +12,9 @@ import torch
 from lightning import Callback
 from toys import build, loader, same, trainer, weights
 
-from lit_gans.callbacks import BestCheckpoint, LastCheckpoint
-from lit_gans.plugins import CheckpointError, SafeCheckpointIO, read
-from lit_gans.plugins import checkpoint_io as io
+from lit_gans.runs import BestCheckpoint, LastCheckpoint
+from lit_gans.runs import checkpoint_files as io
+from lit_gans.runs.checkpoint_files import CheckpointError, SafeCheckpointIO, read
 
 
 def state(n):
