@@ -1,21 +1,20 @@
 """StyleGAN2: Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", CVPR, arXiv:1912.04958."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_gans.functional import Batch, Terms, gamma_for, path_lengths
 from lit_gans.game.arguments import at_least, not_negative
-from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
+from lit_gans.regularizers import R1, PathLength, Regularizer
 
 __all__ = ("StyleGAN2",)
 
 
 class StyleGAN2(GAN):
-    r"""The non-saturating GAN between style-based networks, with both players regularised lazily.
+    r"""The non-saturating GAN between style-based networks, with R1 and path lengths, both evaluated lazily.
 
     .. math::
         L_D = L_D^{GAN} + \tfrac{γ}{2} E_{x} \|∇_x D(x)\|^2, \qquad
@@ -35,12 +34,11 @@ class StyleGAN2(GAN):
         g_lr, d_lr: 0.002, appendix B.
         betas: Of Adam, 0 and 0.99, appendix B.
         ema_kimg: Half-life of the averaged generator; 10, appendix B. Unless ``ema_decay`` is given.
+        regularizers: Add-ons besides ``R1`` and ``PathLength``, which the paper brings.
         **kwargs: As of GAN.
     """
 
-    traits = Traits(double_backward=True, couples_samples=True, slope_target=0.0)  # coupled by the mean of path lengths
     truncates = True
-    mean_length: Tensor
 
     def __init__(
         self,
@@ -56,36 +54,18 @@ class StyleGAN2(GAN):
         d_lr: float = 2e-3,
         betas: tuple[float, float] = (0.0, 0.99),
         ema_kimg: float | None = 10.0,
+        regularizers: Sequence[Regularizer] | None = None,
         **kwargs: Any,
     ) -> None:
         at_least(1, r1_every=r1_every, pl_every=pl_every)
         not_negative(r1_gamma=r1_gamma or 0.0, pl_weight=pl_weight, style_mixing=style_mixing)
         kwargs |= {"latent_dim": latent_dim, "g_lr": g_lr, "d_lr": d_lr, "betas": betas}
         kwargs["ema_kimg"] = ema_kimg if kwargs.get("ema_decay") is None else None
-        super().__init__(generator, discriminator, **kwargs)
-        self.r1_gamma, self.r1_every, self.pl_weight, self.pl_every = r1_gamma, r1_every, pl_weight, pl_every
+        own: list[Regularizer] = [R1(r1_gamma, r1_every)]
+        if pl_weight:
+            own.append(PathLength(pl_weight, pl_every))
+        super().__init__(generator, discriminator, regularizers=[*own, *(regularizers or ())], **kwargs)
         self.style_mixing = style_mixing
-        self.traits = replace(self.traits, g_double_backward=pl_weight > 0)
-        self.register_buffer("mean_length", torch.zeros(()))
-
-    def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
-        """GAN's terms and R1 (section 4.1 of the paper on StyleGAN, and appendix B)."""
-        terms = super().discriminator_loss(real, fake)
-        if scale := self.lazy(self.r1_every):
-            gamma = gamma_for(real.x, self.batch_images) if self.r1_gamma is None else self.r1_gamma
-            terms["r1"] = scale * gamma / 2 * self.slope(real).square().mean()
-        return terms
-
-    def generator_loss(self, real: Batch, fake: Batch) -> Terms:
-        """GAN's term and the path length (equation 4), on half the batch (appendix B)."""
-        terms = super().generator_loss(real, fake)
-        if self.pl_weight and (scale := self.lazy(self.pl_every)):
-            n, y = max(-(-len(fake.x) // 2), min(len(fake.x), 2)), fake.y
-            z = self.draw_latents(n, self.rng)
-            lengths = path_lengths(self.generator, z, None if y is None else y[:n], self.rng)
-            mean = self.follow(self.mean_length, self.joint(lengths).mean(), rate=0.01)
-            terms["path_length"] = scale * self.pl_weight * (lengths - mean).square().mean()
-        return terms
 
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images, while training some with the coarse styles of one latent and the fine ones of another.

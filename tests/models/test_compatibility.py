@@ -84,7 +84,8 @@ def sentences(model, tmp_path, data=None, **flags):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("flags", [{}, {"precision": "bf16-mixed"}], ids=["32", "bf16"])
 def test_the_models_on_plain_networks_are_left_in_peace(name, flags, tmp_path):
-    assert sentences(build(name), tmp_path, **flags) == {}
+    steps = {"max_steps": 17} if name == "StyleGAN2" else {}  # its penalties are lazy: shorter runs are warned of
+    assert sentences(build(name), tmp_path, **flags, **steps) == {}
 
 
 # batch norm

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from toys import (
     CLASSES,
+    COUPLED,
     EXTRAS,
     LATENT,
     MODELS,
@@ -91,8 +92,8 @@ def test_an_update_of_one_player_leaves_the_other_alone(name, tmp_path):
 def test_accumulation_equals_the_large_batch_or_is_refused(name, tmp_path, monkeypatch):
     ends = []
     monkeypatch.setattr("lit_gans.models.dragan.perturb", lambda real, noise, rng: real)  # drawn by the part
-    if MODELS[name].traits.couples_samples:
-        with pytest.raises(ValueError, match=f"accumulate=4: {name} compares the samples of a batch"):
+    if name in COUPLED:
+        with pytest.raises(ValueError, match=f"accumulate=4: ({name}|PathLength) compares the samples of a batch"):
             build(name, accumulate=4)
         return
     for accumulate in (1, 4, 3):  # 3 does not divide the batch of 8

@@ -315,7 +315,7 @@ class Drawing:
             monkeypatch.setattr(f"lit_gans.models.{paper}.interpolate", self.interpolate)
         monkeypatch.setattr("lit_gans.models.dragan.perturb", self.perturb)
         monkeypatch.setattr("lit_gans.models.ssgan.torch", self)
-        monkeypatch.setattr("lit_gans.models.stylegan2.path_lengths", self.path_lengths)
+        monkeypatch.setattr("lit_gans.regularizers.path_length.path_lengths", self.path_lengths)
 
     def __getattr__(self, name):
         return getattr(torch, name)

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from lightning import Callback
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
-from toys import EXTRAS, LATENT, MODELS, networks, trainer
+from toys import COUPLED, EXTRAS, LATENT, MODELS, networks, trainer
 
 from lit_gans.data import ImageDataModule
 from lit_gans.regularizers import R1
@@ -51,7 +51,7 @@ def build(name, **kwargs):
     if name == "GAN":
         extra = {"regularizers": [R1(1.0, every=2)], "d_scheduler": partial(CosineAnnealingLR, T_max=STEPS)}
     kwargs = {"n_critic": 2, "ema_decay": 0.9, "g_scheduler": partial(StepLR, step_size=4)} | kwargs
-    kwargs["accumulate"] = 1 if MODELS[name].traits.couples_samples else 2
+    kwargs["accumulate"] = 1 if name in COUPLED else 2
     both = networks(name, dropout=0.2, norm=name not in ("WGANGP", "GAN"))
     return MODELS[name](*both, latent_dim=LATENT, **extra, **kwargs)
 

@@ -62,6 +62,7 @@ MODELS = {
     "ReACGAN": ReACGAN,
 }
 LATENT, SIDE, CLASSES = 8, 6, 3
+COUPLED = {name for name, cls in MODELS.items() if cls.traits.couples_samples} | {"StyleGAN2"}  # by its path lengths
 WIDE = ("GAN", "DCGAN", "WGAN", "WGANGP", "SNGAN", "CGAN", "BEGAN", "InfoGAN", "StyleGAN2")  # no two work alike
 SOME = [name if name in WIDE else pytest.param(name, marks=pytest.mark.exhaustive) for name in MODELS]  # by default
 THETA, PSI = 0.7, -1.3  # of Dirac-GAN
