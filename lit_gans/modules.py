@@ -57,7 +57,7 @@ def normalise_spectrally(network: nn.Module, n_power_iterations: int = 1, embedd
     already keep it.
 
     Args:
-        network: Whose layers they are.
+        network: The network whose layers are normalised.
         n_power_iterations: Power iterations a forward pass in training mode.
         embeddings: Whether embeddings are normalised, too. Those of a generator should not be: divided by their largest
             singular value, the vectors of the classes could no longer grow apart.

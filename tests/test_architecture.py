@@ -41,7 +41,7 @@ MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the versio
     "files": set(),
     "functional": set(),
     "game": {
-        *("functional", "internals", "modules", "preflight", "regularizers.base", "runs.checkpoint_files"),
+        *("functional", "internals", "modules", "preflight", "regularizers.regularizer", "runs.checkpoint_files"),
         *("runs.trust", "strategies"),
     },
     "guard": {"functional", "game", "internals", "metrics", "modules", "errors"},

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_gans.augment.base import Augmentation
+from lit_gans.augment.augmentation import Augmentation
 from lit_gans.augment.diffaugment import cut
 from lit_gans.augment.resampling import band_matrices, reflect, resample
 
@@ -36,12 +36,12 @@ class ADA(Augmentation):
         geometry: Scaling, stretching, rotation, fractional shifts.
         color: Brightness, contrast, luma flip, hue, saturation.
         filter: Four bands of frequencies are amplified or damped.
-        noise: White noise is added.
+        noise: Whether white noise is added.
         cutout: A square of half the size becomes zero.
         target: Of r_t, the mean sign of the discriminator's logits of real images; 0.6 in the paper.
         every: Steps between two calls of ``adapt``; 4 in the paper.
         kimg: Thousands of real images in which p can go from 0 to 1; 500 in the paper.
-        p: Where p begins.
+        p: Probability, in [0, 1], with which each transformation is applied at first.
 
     Raises:
         ValueError: if p is not in [0, 1], or ``every`` or ``kimg`` is not above 0.

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_gans.augment.base import Augmentation
+from lit_gans.augment.augmentation import Augmentation
 from lit_gans.errors import unknown
 
 __all__ = ("DiffAugment",)

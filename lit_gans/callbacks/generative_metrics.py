@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from lit_gans.internals import batches_done, validation_source
+from lit_gans.metrics.drawing import measured_network, model_sampler, standing_statistics
 from lit_gans.metrics.evaluation import HIGHER_IS_BETTER, Evaluation, Result, check_metrics
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
 from lit_gans.metrics.modes import modes_of
 from lit_gans.metrics.protocol import Protocol, load_protocol
 from lit_gans.metrics.reals import real_images
 from lit_gans.metrics.reference import RealImages, Reference, real_statistics
-from lit_gans.metrics.sampling import measured_network, model_sampler, standing_statistics
 
 __all__ = ("GenerativeMetrics",)
 
@@ -266,7 +266,7 @@ class GenerativeMetrics(Callback):
             except FloatingPointError as error:
                 rank_zero_warn(f"step {trainer.global_step}: {error}")
                 result = Result(dict.fromkeys(self.last, math.nan) or {evaluation.key: math.nan})
-        evaluation.rest()
+        evaluation.leave_device()
         result.protocol = self._stamp(trainer, pl_module)
         self.result = result
         self.history.append((trainer.global_step, result.metrics))

@@ -27,7 +27,7 @@ class StopOnPlateau(Callback):
         monitor: Key of the metric.
         mode: ``min`` if lower is better, ``max`` if higher; None for losses and metrics of this library.
         looks: Looks without a better value, at least 1.
-        patience: Steps without one.
+        patience: Training steps without an improvement that must have passed, too.
         min_delta: By how much a value must be better to count, at least 0.
         every_n_steps: Steps between two looks at a metric that is no validation's.
         dirpath: Folder of ``plateau-best.ckpt``; ``checkpoints`` in the run's folder if left out. No file is written if

@@ -48,7 +48,7 @@ class SampleGrid(Callback):
     Args:
         n: Number of images or points; of a conditional model only as many as fill whole rows.
         every_n_steps: Number of training batches between two grids; the end of training always gets one.
-        seed: Fixes the latents.
+        seed: Seed of the latents: the same seed shows the same latents throughout the run.
         ema: Whether to draw with the averaged generator, where there is one.
         nrow: Images in a row; if left out, one a class, or as many as make a square.
         dirpath: Folder of the files; if left out, ``samples`` in the run's folder (of the first logger, else of the
@@ -109,7 +109,7 @@ class SampleGrid(Callback):
 
         Args:
             trainer: Whose loggers get the grid.
-            pl_module: What draws it.
+            pl_module: The module whose samples are drawn.
             batches: Number of batches trained so far; metrics of the last of them carry the step ``batches - 1``.
         """
         self._drawn = batches

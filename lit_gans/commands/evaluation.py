@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 from tqdm.auto import tqdm
 
-from lit_gans.commands.checkpoint import data_of, load_model, named_checkpoint, read_checkpoint
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
 from lit_gans.commands.processes import refuse_too_many
+from lit_gans.commands.restoring import data_of, load_model, named_checkpoint, read_checkpoint
 from lit_gans.commands.words import IMPORT
 from lit_gans.data import ImageDataModule
 from lit_gans.data.files import ImageFiles, in_threads, to_mode
@@ -27,9 +27,9 @@ from lit_gans.data.points import is_plane
 from lit_gans.data.sources import tensor
 from lit_gans.errors import UserError
 from lit_gans.metrics import METRICS, PROTOCOLS, Evaluation, Protocol, Result, load_extractor, load_protocol, modes_of
+from lit_gans.metrics.drawing import Sampler, measured_network, model_sampler, standing_statistics
 from lit_gans.metrics.images import check_images
 from lit_gans.metrics.reference import BLOCK, Reference, real_statistics
-from lit_gans.metrics.sampling import Sampler, measured_network, model_sampler, standing_statistics
 
 __all__ = ("main",)
 
@@ -115,10 +115,10 @@ class Job:
     """All that is measured, in plain values, so that processes can be handed it.
 
     Args:
-        config: The options.
-        protocol: Followed.
+        config: The options of the command line, as they were parsed.
+        protocol: The protocol by which the images are measured.
         extractor: By name; None if nothing has to look at images.
-        source: What the images are.
+        source: What the images come from, as the result names it.
     """
 
     def __init__(self, config: Namespace, protocol: Protocol, extractor: str | None, source: dict[str, Any]) -> None:
@@ -260,7 +260,7 @@ class GivenImages:
 
     Args:
         images: From a number to an image, uint8 (C, H, W).
-        count: How many.
+        count: Number of images.
     """
 
     def __init__(self, images: Callable[[int], Tensor], count: int) -> None:

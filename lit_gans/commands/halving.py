@@ -83,15 +83,15 @@ class Outcome:
     """What has come of a trial by the end of a rung; plain values.
 
     Args:
-        trial: Its number.
-        rung: Counted from 0.
+        trial: Number of the trial, counted from 0.
+        rung: Number of the rung, counted from 0.
         parameters: What was drawn for it.
-        steps: Trained in all.
+        steps: Training steps in all rungs so far.
         metric: The monitored one, after the last step; None without a monitor.
         events: Of the guard since the trial began, by action; None where no guard wrote any record.
         diverged: Why it cannot go on.
         seconds: A step took, in this rung.
-        batches: In an epoch.
+        batches: Number of batches in an epoch.
         memory: Peak in bytes, of what ``device`` says.
         device: "cuda" for the tensors of this run on the GPU, "cpu" for the whole process.
         checkpoint: Where it can be continued.
@@ -214,9 +214,9 @@ def search(plan: Sequence[Rung], sampler: Sampler, train: Train, mode: str, own:
     """Train by successive halving.
 
     Args:
-        plan: The rungs.
+        plan: The rungs: how many trials train until which step.
         sampler: Where trials come from; it is told what came of them in the first rung.
-        train: What trains them.
+        train: A function that trains a trial until the end of a rung.
         mode: "min" if a lower metric is better, else "max".
         own: Parameters of trial 0, those of the config: what the search finds has to be better than these.
 

@@ -36,7 +36,7 @@ def main(command: str, words: list[str]) -> None:
 
     import numpy as np
 
-    from lit_gans.commands.checkpoint import load_model, named_checkpoint
+    from lit_gans.commands.restoring import load_model, named_checkpoint
 
     model = load_model(named_checkpoint(arguments.checkpoint), arguments.trust)
     try:

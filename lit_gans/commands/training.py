@@ -26,10 +26,10 @@ from torch.distributed import DistNetworkError
 
 from lit_gans.callbacks import SampleGrid
 from lit_gans.callbacks.progress import GameProgressBar
-from lit_gans.commands.checkpoint import data_of, description_of, named_checkpoint, read_checkpoint
 from lit_gans.commands.linking import link
 from lit_gans.commands.parsing import Parser, explain
 from lit_gans.commands.processes import refuse_too_many
+from lit_gans.commands.restoring import data_of, description_of, named_checkpoint, read_checkpoint
 from lit_gans.commands.verdict import verdict
 from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
@@ -87,11 +87,11 @@ def run(
     """Parse, build, and call the trainer.
 
     Args:
-        command: One of Lightning's.
-        words: That follow it.
+        command: Name of the command: ``fit``, ``validate`` or ``test``.
+        words: The words that follow it on the command line.
         callbacks: Besides those of the words.
         kind: The command line, if another than ``CommandLine``.
-        parser: What reads the words.
+        parser: Class of the parser that reads the words.
     """
     try:
         return (kind or CommandLine)(

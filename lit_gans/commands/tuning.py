@@ -78,10 +78,10 @@ class Trials:
 
     Args:
         words: Of the command line of ``fit``.
-        config: As ``fit`` understands them.
-        seed: Of all trials.
-        plan: The rungs.
-        journal: What is there already.
+        config: The config that ``fit`` makes of the words.
+        seed: Seed of the training runs of all trials.
+        plan: The rungs: how many trials train until which step.
+        journal: The outcomes that are known already; new ones are added.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class Journal:
     """``tune.json``: what was asked for, and what came of each trial at each rung so far.
 
     Args:
-        folder: Of the search.
+        folder: The folder of the search.
         asked: All that decides what comes out.
 
     Raises:

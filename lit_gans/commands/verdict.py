@@ -22,9 +22,9 @@ def verdict(trainer: Trainer, model: GAN, folder: Path) -> str:
     """One line: how long it was, what was measured, how samples compare with the data, and what to do next.
 
     Args:
-        trainer: After ``fit``.
-        model: What it trained.
-        folder: Of the run.
+        trainer: The trainer, after ``fit``.
+        model: The model it has trained.
+        folder: The folder of the run.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     source = data.source("train") if hasattr(data, "source") else None

@@ -23,7 +23,7 @@ def own_images(dataset: str, train: bool) -> tuple[Tensor, Tensor | None] | None
             images that are learned from, false for those that are held out, and returns images, or images and labels,
             as arrays or tensors: images uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3; labels from 0 up. None
             instead of held-out images: there are none.
-        train: Which of both.
+        train: True for the images that are learned from, False for the held-out ones.
 
     Raises:
         ValueError: if there is no such function, or it gives something else.

@@ -166,7 +166,7 @@ class CheckpointModule(SamplingModule):
         no such classes must be given, ``generator=..., discriminator=...``.
 
         Args:
-            checkpoint_path: The file.
+            checkpoint_path: Path of the checkpoint.
             map_location: Where tensors go; None: where they were, if that is there, else the CPU.
             hparams_file: A YAML file whose arguments take the place of those in the checkpoint; believed no more.
             strict: Whether all weights must be there, and no others; None: yes, unless the model says otherwise.

@@ -75,8 +75,8 @@ class CompiledNetwork:
     compiled as a whole instead, ``input_gradient``.
 
     Args:
-        network: Whose calls they are.
-        name: Of the player.
+        network: The network that is compiled.
+        name: Name of the player, for messages.
         twice: Whether frozen weights, too, may be part of a penalty.
     """
 

@@ -19,7 +19,7 @@ from lit_gans.game.compiling import compiled_input_gradient
 from lit_gans.game.module import PLAYERS, GameModule, Player, parts_of
 from lit_gans.game.rounds import Round, playing_round
 from lit_gans.internals import averaging
-from lit_gans.regularizers.base import Regularizer
+from lit_gans.regularizers.regularizer import Regularizer
 
 __all__ = ("Closure", "Game")
 

@@ -34,7 +34,7 @@ from lit_gans.preflight.checks import (
     peek,
 )
 from lit_gans.preflight.compatibility import check_compatibility
-from lit_gans.regularizers.base import Regularizer
+from lit_gans.regularizers.regularizer import Regularizer
 from lit_gans.runs.checkpoint_files import use_safe_io
 
 __all__ = ("PLAYERS", "GameModule", "Player")
@@ -49,7 +49,7 @@ class GameModule(CheckpointModule):
     Args:
         generator: ``forward(z)`` or ``forward(z, y)``, z of shape (N, latent_dim) → images in [-1, 1].
         discriminator: ``forward(x)`` or ``forward(x, y)`` → logits (N,), (N, 1) or a patch map.
-        latent_dim: Dimension of the noise.
+        latent_dim: Dimension of the latent vectors z.
         num_classes: Number of classes of a conditional model; None leaves labels aside.
         n_critic: The generator is updated at every n-th step, the discriminator at each.
         g_lr: Learning rate of the generator's default optimizer.
@@ -69,7 +69,7 @@ class GameModule(CheckpointModule):
         ema_rampup: With ema_kimg: half-life at most this share of the images seen so far (0.05 in StyleGAN2-ADA).
         uniform_labels: Draw the labels of generated images uniformly, not from the batch.
         augment: Differentiable augmentation of all the discriminator sees, images → images.
-        regularizers: Add-on penalties.
+        regularizers: Add-on penalties, each of which adds a term to its player's loss.
         schedules: How numbers change while training, such as the weight of a penalty; see ``Schedule``.
         compile: Compile both networks, and penalties that use ``slope``, when training begins;
             results and checkpoints stay the same. Samples and validation stay eager, and so does, with a message, what

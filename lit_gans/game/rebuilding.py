@@ -85,7 +85,7 @@ def check_trainer_state(checkpoint: Mapping[str, Any], path: Any, training: bool
     """Refuse a checkpoint that lacks what Lightning's Trainer restores without asking.
 
     Args:
-        checkpoint: Its content.
+        checkpoint: The content of the checkpoint.
         path: Of the file, for messages.
         training: Whether training is to go on, and not only validation.
 
@@ -178,9 +178,9 @@ def described(
     """The model that a checkpoint describes, of ``cls`` or a class below it.
 
     Args:
-        cls: What is asked for.
+        cls: The class of model that is asked for.
         wrote: The class that the checkpoint names.
-        arguments: Its plain arguments.
+        arguments: The arguments of the model, as plain values.
         path: Of the file, for messages.
         trust: Modules whose classes may be named, beside ours and torch's.
 

@@ -21,8 +21,8 @@ class Round:
     An answer depends on whether gradients are recorded and on autocast: it is kept for each of these.
 
     Args:
-        real: Of the data.
-        fake: Generated.
+        real: The batch of real samples.
+        fake: The batch of generated samples.
         slopes: Whether slopes may be taken of these answers, if the images require gradients.
     """
 
@@ -74,10 +74,10 @@ def playing_round(
     compiled code cannot be differentiated twice.
 
     Args:
-        model: Whose loss it is.
-        player: Whose turn it is.
-        penalties: Add-ons that are due.
-        real: Of the data.
+        model: The model whose loss is computed.
+        player: The player whose turn it is.
+        penalties: The add-ons that are due in this turn.
+        real: The batch of real samples.
         fake: Generated; without gradient in the discriminator's turn.
     """
     at = {*model.traits.slopes_at, *(place for penalty in penalties for place in penalty.slopes_at)}

@@ -72,10 +72,10 @@ class SamplingModule(LightningModule):
         Each depends on its index and the seed alone: not on n, on batches, on the device or on the number of processes.
 
         Args:
-            n: How many.
+            n: Number of samples.
             y: One label for all, one for each, or None to draw them.
-            seed: Of the endless sequence of samples.
-            start: Index of the first.
+            seed: Seed of the endless sequence of samples.
+            start: Index of the first sample in the sequence.
 
         Raises:
             ValueError: if labels are given to a model without, out of range, or not one for each.
@@ -119,7 +119,7 @@ class SamplingModule(LightningModule):
         """Images in eval mode without gradients, float (n, C, H, W) in [-1, 1].
 
         Args:
-            n: How many.
+            n: Number of samples.
             y: One label for all, one for each, or None to draw them.
             seed: Same seed, same images, whatever n and the batches; None takes one from torch's global generator.
             ema: Use the averaged generator where there is one.
@@ -178,7 +178,7 @@ class SamplingModule(LightningModule):
         Args:
             truncation: As for ``sample``.
             batches: Forward passes over whose statistics the mean is taken.
-            batch_size: Samples of each.
+            batch_size: Number of samples in each forward pass.
             ema: Copy the averaged generator where there is one.
 
         Raises:
@@ -199,10 +199,10 @@ class SamplingModule(LightningModule):
         on every process, and nothing that training draws is drawn. See ``functional.estimate_batch_statistics_``.
 
         Args:
-            network: Whose statistics they are.
+            network: The generator whose statistics are estimated.
             truncation: As for ``sample``.
             batches: Forward passes over whose statistics the mean is taken.
-            batch_size: Samples of each.
+            batch_size: Number of samples in each forward pass.
 
         Returns:
             The number of layers with such statistics.

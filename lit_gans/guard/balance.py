@@ -36,12 +36,12 @@ class BalanceReport(Observer):
     ``lit_gans`` model, whose losses define the game, and is computed by each rank on its own data and averaged.
 
     Args:
-        every_n_steps: Steps between two reports.
+        every_n_steps: Training steps between two reports.
         n: Images looked at, at least 8.
         duality_every: Reports between two estimates of the duality gap, each of which costs twice ``duality_steps``
             updates; None for none.
         duality_steps: Updates of each worst-case player.
-        seed: Of the latents.
+        seed: Seed of the latents, which are the same in each report.
 
     Raises:
         ValueError: a number below its least.

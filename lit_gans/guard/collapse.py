@@ -52,18 +52,18 @@ class CollapseDetector(Detector):
 
     Args:
         action: For all kinds, or for each.
-        every_n_steps: Steps between two looks.
+        every_n_steps: Training steps between two looks.
         n: Images looked at, at least 8.
         looks: Looks in a row that count, at least 2.
         warmup: Steps before a usual state is known.
-        diversity: In (0, 1).
-        gap: A factor above 1.
+        diversity: Share, in (0, 1), of the usual diversity or number of classes, below which it counts as lost.
+        gap: Factor, above 1, between the gap of the logits and the usual gap, from which on it counts as saturation.
         extractor: What ``lit_gans.metrics.load_extractor`` takes: ``digits``, ``mnist``, ``inception``, a module.
         monitor: Metric to watch; ``auto`` takes the Fréchet distance that ``GenerativeMetrics`` logs, if it does; None
             for none.
         mode: ``min`` if lower is better, ``max`` if higher; None asks the metric's name.
-        regression: A factor above 1.
-        seed: Of the latents.
+        regression: Factor, above 1, by which the monitored metric must be worse than its best.
+        seed: Seed of the latents, which are the same at each look.
 
     Raises:
         ValueError: a number out of range, an unknown kind or action; while training, a ``monitor`` that nobody logs.

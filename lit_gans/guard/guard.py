@@ -357,9 +357,9 @@ class Guard(Callback):
         becomes ``stop`` where too many were made.
 
         Args:
-            trainer: The trainer.
+            trainer: The trainer, whose optimizers and state are acted on.
             module: The module it trains.
-            finding: What was found.
+            finding: What a detector has found.
             action: What is wished to be done.
             optimizer: The optimizer that is about to step, where it was found there.
 

@@ -99,7 +99,7 @@ class HealthLog:
         """Make the file ``health.jsonl`` in a folder, so that an empty one says that nothing was found.
 
         Args:
-            trainer: Its first process writes.
+            trainer: The trainer; its first process alone writes.
             folder: The folder of the run; None to write no file.
         """
         self.path = None if folder is None else folder / "health.jsonl"

@@ -53,8 +53,8 @@ class Sight:
 
     Args:
         world_size: Number of ranks, whose looks are averaged.
-        n: Number of images.
-        seed: Of the latents.
+        n: Number of images that are looked at, real and generated ones each.
+        seed: Seed of the latents, which are the same at each look.
         extractor: Sees features and, if it has some, classes; without one, pixels are compared.
     """
 

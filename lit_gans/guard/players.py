@@ -18,9 +18,9 @@ class Player:
 
     Args:
         name: The attribute of the module that owns them.
-        optimizer: As torch knows it.
-        names: Of the parameters, as in ``named_parameters``.
-        parameters: Themselves.
+        optimizer: Torch's optimizer, not Lightning's wrapper.
+        names: Names of the parameters, as in ``named_parameters``.
+        parameters: The parameters, in the order of their names.
     """
 
     name: str

@@ -33,7 +33,7 @@ class Snapshots:
     Held in main memory by every process for itself, and never written to a file.
 
     Args:
-        depth: How many to hold.
+        depth: Number of snapshots that are held.
     """
 
     def __init__(self, depth: int = 2) -> None:
@@ -155,7 +155,7 @@ def first_not_finite(trainer: Trainer, module: torch.nn.Module, meant: Collectio
     All ranks must call this, and get the same answer.
 
     Args:
-        trainer: Whose ranks are asked.
+        trainer: The trainer, all of whose ranks are asked.
         module: Whose parameters and buffers are looked at.
         meant: Buffers that may hold infinity, since they held it from the start.
     """

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_gans.metrics.base import FeatureMetric
 from lit_gans.metrics.extractors import FeatureExtractor, Features
+from lit_gans.metrics.feature_metric import FeatureMetric
 from lit_gans.metrics.inception_score import logits_of
 
 __all__ = ("ClassShares", "ClassStatistics")

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_gans.metrics.base import rank_and_world
 from lit_gans.metrics.classes import ClassShares, ClassStatistics
+from lit_gans.metrics.drawing import Sampler, quantise
 from lit_gans.metrics.extractors import FeatureExtractor
+from lit_gans.metrics.feature_metric import rank_and_world
 from lit_gans.metrics.frechet import FrechetDistance
 from lit_gans.metrics.inception_score import InceptionScore
 from lit_gans.metrics.kernel import KernelDistance
@@ -20,7 +21,6 @@ from lit_gans.metrics.modes import Coverage, ModeCoverage, Modes, PointModes, St
 from lit_gans.metrics.prdc import PrecisionRecall
 from lit_gans.metrics.protocol import Protocol, stamp
 from lit_gans.metrics.reference import BLOCK, Reference, shard
-from lit_gans.metrics.sampling import Sampler, quantise
 
 __all__ = ("METRICS", "Evaluation", "Progress", "Result", "check_metrics")
 
@@ -58,7 +58,7 @@ class Result:
         metrics: Values by name; the Fréchet distance is ``fid`` or ``fd_<extractor>``.
         intervals: 95 % intervals of some of them, for the sampling of the generated images.
         classes: Shares of the classes among generated and real images.
-        protocol: The stamp.
+        protocol: The stamp: all that the result depends on, as plain values.
     """
 
     metrics: dict[str, float]
@@ -88,9 +88,9 @@ class Evaluation:
     """Measures images against a reference.
 
     Args:
-        metrics: Of ``METRICS``.
+        metrics: Names of the metrics, of those in ``METRICS``.
         extractor: What looks at the images; None where the modes alone are counted.
-        protocol: What to follow.
+        protocol: The protocol that is followed.
         resamples: Number of bootstrap resamples behind the interval of the Fréchet distance; 0 for no interval, else
             at least 2.
         modes: What tells the modes, for the metric of that name.
@@ -184,7 +184,7 @@ class Evaluation:
         counted = {"modes": self.modes.describe()} if "modes" in self.metrics and self.modes is not None else {}
         return stamp(self.protocol, data, seen_by, averaged, processes) | counted
 
-    def rest(self) -> None:
+    def leave_device(self) -> None:
         """Take what looks at the images off the device, until the next measurement."""
         if self.extractor is not None:
             self.extractor.to("cpu")

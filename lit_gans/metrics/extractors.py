@@ -48,10 +48,10 @@ class FeatureExtractor:
         image_size: Height and width that images are resized to; None takes them as they are.
         channels: That the network wants; grey images are repeated, RGB images become grey.
         mean: Of each channel, on the scale of pixels in 0..1; subtracted.
-        std: Likewise; divided by.
+        std: Standard deviation, by which the difference from ``mean`` is divided.
         resize: One of ``lit_gans.metrics.images.RESIZES``.
         chunk: Images per pass on the CPU.
-        chunk_gpu: Images per pass elsewhere.
+        chunk_gpu: Number of images in one pass on a GPU.
 
     Raises:
         ValueError: if the network does not answer with one vector for each image.
@@ -90,7 +90,7 @@ class FeatureExtractor:
         self.num_classes: int | None = None
         self._answers: dict[int, str] = {}
         if image_size is not None:
-            self.answers(image_size)
+            self.fingerprint(image_size)
 
     @property
     def key(self) -> str:
@@ -109,7 +109,7 @@ class FeatureExtractor:
             "num_features": self.num_features,
         }
 
-    def answers(self, size: int) -> str:
+    def fingerprint(self, size: int) -> str:
         """A hash of what is seen in two made-up images of this size: another network with these weights gives another.
 
         The last bits count, so it holds on one machine only; empty if the network takes no such images.
@@ -270,7 +270,7 @@ class ModuleExtractor(FeatureExtractor):
         image_size: Height and width that images are resized to; None takes them as they are (for timm, its own).
         channels: 1 or 3.
         mean: Of each channel, on the scale of pixels in 0..1; None for the network's published one, else 0.5.
-        std: Likewise.
+        std: Standard deviation of the pixels, likewise.
         resize: One of ``lit_gans.metrics.images.RESIZES``.
         raw: Hand over the pixels as uint8 in 0..255, as torchmetrics does to a module of one's own, in place of
             (x / 255 - mean) / std. None: normalised, with a warning where ``mean`` and ``std`` are nobody's.

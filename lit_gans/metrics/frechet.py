@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_gans.metrics.base import FeatureMetric, warn_of_few
 from lit_gans.metrics.extractors import FeatureExtractor, Features
+from lit_gans.metrics.feature_metric import FeatureMetric, warn_of_few
 
 __all__ = ("FrechetDistance", "Moments", "add_outer_", "frechet_distance")
 
@@ -104,7 +104,7 @@ class FrechetDistance(FeatureMetric):
     the same to some 12 digits. Called FID only with the extractor ``inception`` (``extractor.key`` tells).
 
     Args:
-        extractor: See ``load_extractor``.
+        extractor: What turns images into features: all that ``load_extractor`` takes.
         reference: Moments of the real images, in place of ``update(images, real=True)``.
         keep_features: Hold the features of generated images, which ``interval`` and ``infinity`` need.
         kwargs: Those of ``torchmetrics.Metric``.
@@ -179,8 +179,8 @@ class FrechetDistance(FeatureMetric):
 
         Args:
             level: Share of such intervals that hold the distance's mean over many samples of this size.
-            resamples: Number of draws.
-            seed: Of the draws.
+            resamples: Number of bootstrap samples that are drawn.
+            seed: Seed of these draws.
 
         Raises:
             ValueError: without ``keep_features``.
@@ -205,9 +205,9 @@ class FrechetDistance(FeatureMetric):
         evenly spaced up to all, is read off at 1/N = 0.
 
         Args:
-            points: Number of subsets.
+            points: Number of subsets through whose distances the line is drawn.
             least: Size of the smallest; half of the images if there are fewer than twice so many.
-            seed: Of the subsets.
+            seed: Seed by which the subsets are drawn.
 
         Raises:
             ValueError: without ``keep_features``.

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_gans.metrics.base import FeatureMetric
 from lit_gans.metrics.extractors import FeatureExtractor, Features
+from lit_gans.metrics.feature_metric import FeatureMetric
 
 __all__ = ("InceptionScore", "Score", "inception_score")
 
@@ -57,7 +57,7 @@ class InceptionScore(FeatureMetric):
     whose 1008 classes the published scores are by; with another extractor it is that classifier's score.
 
     Args:
-        extractor: See ``load_extractor``.
+        extractor: What turns images into features: all that ``load_extractor`` takes.
         splits: Parts of equal size that are scored on their own.
         kwargs: Those of ``torchmetrics.Metric``.
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_gans.metrics.base import FeatureMetric
 from lit_gans.metrics.extractors import FeatureExtractor, Features
+from lit_gans.metrics.feature_metric import FeatureMetric
 from lit_gans.metrics.inception_score import Score
 
 __all__ = ("KernelDistance", "kernel_distance", "unbiased_mmd")
@@ -55,7 +55,7 @@ def kernel_distance(fake: Tensor, real: Tensor, subsets: int = 100, subset_size:
     Args:
         fake: Features (M, D).
         real: Features (N, D).
-        subsets: Number of subsets.
+        subsets: Number of random subsets over which the mean is taken.
         subset_size: Images of each side in one, at most M and N.
     """
     rng = np.random.RandomState(_SEED)
@@ -75,7 +75,7 @@ class KernelDistance(FeatureMetric):
     Unlike the Fréchet distance it assumes no Gaussians and has no bias from few samples; see ``unbiased_mmd``.
 
     Args:
-        extractor: See ``load_extractor``.
+        extractor: What turns images into features: all that ``load_extractor`` takes.
         subsets: Number of random subsets; None for one estimate from all images (its standard deviation is then 0).
         subset_size: Images of each side in a subset.
         reference: Features (N, D) of the real images, in place of ``update(images, real=True)``.

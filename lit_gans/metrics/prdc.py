@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_gans.metrics.base import FeatureMetric
 from lit_gans.metrics.extractors import FeatureExtractor, Features
+from lit_gans.metrics.feature_metric import FeatureMetric
 
 __all__ = ("Manifold", "PrecisionRecall", "PrecisionRecallValues", "precision_recall")
 
@@ -74,8 +74,8 @@ def precision_recall(real: Manifold, fake: Manifold, k: int = 3, k_density: int 
     hold a fake.
 
     Args:
-        real: Of the real images.
-        fake: Of the generated ones.
+        real: The manifold of the real images.
+        fake: The manifold of the generated images.
         k: Neighbour that the balls of precision and recall reach; 3 in the paper.
         k_density: Neighbour that those of density and coverage reach; 5 in the paper.
     """
@@ -104,7 +104,7 @@ class PrecisionRecall(FeatureMetric):
     See ``precision_recall``. Distances are computed in blocks of rows: 50,000 × 50,000 take less than 2 GiB.
 
     Args:
-        extractor: See ``load_extractor``.
+        extractor: What turns images into features: all that ``load_extractor`` takes.
         k: Neighbour that the balls of precision and recall reach.
         k_density: Neighbour that those of density and coverage reach.
         reference: The real images' manifold, in place of ``update(images, real=True)``.

@@ -32,7 +32,7 @@ class Protocol:
         resize: How images are brought to the extractor's size, one of ``lit_gans.metrics.images.RESIZES``; None for
             the extractor's own way.
         ema: Whether the averaged generator is measured, where there is one.
-        seed: Of the latents.
+        seed: Seed of the latents.
         truncation: ψ of the truncation trick; None for none.
         standing: Number of batches from which batch statistics are estimated anew before sampling (Brock et al. 2019,
             section 4.1); 0 keeps those of training.
@@ -125,7 +125,7 @@ def stamp(
     """All that a result depends on, as plain values.
 
     Args:
-        protocol: Followed.
+        protocol: The protocol that was followed.
         data: What the real images are.
         extractor: What looked at them, ``FeatureExtractor.describe()``.
         averaged: Whether the images are an averaged generator's; None for images that were made elsewhere.

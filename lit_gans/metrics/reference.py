@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_gans.files import aside
-from lit_gans.metrics.base import FeatureMetric, rank_and_world
 from lit_gans.metrics.classes import count_classes
 from lit_gans.metrics.extractors import FeatureExtractor, Features
+from lit_gans.metrics.feature_metric import FeatureMetric, rank_and_world
 from lit_gans.metrics.frechet import Moments, add_outer_
 from lit_gans.metrics.prdc import Manifold
 
@@ -50,7 +50,7 @@ class Reference:
     """What metrics need to know of the real images.
 
     Args:
-        moments: Of the features.
+        moments: Mean and covariance of the features.
         counts: As ``count_classes`` returns them; None without logits.
         features: Float32 (N, D), in the order of the images; None if they were not asked for.
     """
@@ -126,12 +126,12 @@ def real_statistics(
 
     Args:
         open_reals: Opens the images; called only if there is no cached file of theirs.
-        extractor: What looks at them.
+        extractor: The extractor whose features are summarised.
         identity: What tells these images from all others, as plain values; None to cache nothing.
         mirror: Count each a second time, flipped.
         reals: Number of images, the first ones; None for all.
         keep_features: Whether the features themselves are wanted.
-        device: Where to compute.
+        device: The device on which images are looked at.
         progress: Wraps the loop, to show how far it is.
 
     Raises:
@@ -143,7 +143,7 @@ def real_statistics(
         "mirror": mirror,
         "data": dict(identity or {}),
         "extractor": extractor.describe(),
-        "answers": extractor.answers((identity or {}).get("image_size", 32)),
+        "fingerprint": extractor.fingerprint((identity or {}).get("image_size", 32)),
     }
     stored = None if identity is None else StoredReference(key)
     found = None

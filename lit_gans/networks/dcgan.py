@@ -108,7 +108,7 @@ class DCGANDiscriminator(Network):
         kernel_size: Side of the kernels (4 in the authors' Torch release, 5 in the paper's figures).
         norm: Normalisation from the second convolution on: ``batch``, ``layer``, ``group``, ``instance`` or ``null``.
             Batch normalisation mixes samples, so gradient penalties want another.
-        activation: Non-linearity.
+        activation: Non-linearity after each layer but the last.
         dropout: Share of hidden values dropped in training.
         num_classes: Number of labels of a conditional network.
         head: Size of a second answer, read from the same features by a linear layer: class scores of ACGAN, rotations

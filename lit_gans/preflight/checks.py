@@ -70,7 +70,7 @@ def check_strategy(strategy: Strategy, penalised: bool) -> None:
     ones. The batch norm of torch for all processes wants a GPU and has no second derivative: ours takes its place.
 
     Args:
-        strategy: The trainer's.
+        strategy: The strategy of the trainer.
         penalised: Whether a penalty differentiates through the discriminator's gradient.
 
     Raises:

@@ -26,11 +26,11 @@ class Rule:
     """One thing that does not go well with another.
 
     Args:
-        key: Its name in tests.
+        key: Name of the rule, in tests.
         what: Its name in the table.
         level: "error" stops before training, "warning" does not.
-        reason: What would happen.
-        remedy: What to do instead.
+        reason: What would happen, as the end of a sentence.
+        remedy: What to do instead, as an order.
         found: Names the offending layer or argument of a model and its trainer; None if there is none.
         needs_optimizers: Whether ``found`` looks at the trainer's optimizers, which exist only after ``setup``.
     """
@@ -48,7 +48,7 @@ def check_compatibility(model: Any, trainer: Trainer, optimizers: bool = False) 
     """Warn of what will not go well, and refuse what cannot; neither weights nor random states change.
 
     Args:
-        model: About to be trained.
+        model: The model that is about to be trained.
         trainer: That is to train it.
         optimizers: Whether to look at the trainer's optimizers, once they exist; otherwise, at all else.
 

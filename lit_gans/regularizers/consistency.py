@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gans.functional import Batch, as_batch, logits_of
-from lit_gans.regularizers.base import Regularizer
+from lit_gans.regularizers.regularizer import Regularizer
 
 __all__ = ("Consistency", "LatentDiversity", "flip_and_shift")
 

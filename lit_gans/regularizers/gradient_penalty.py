@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from lit_gans.functional import Batch, interpolate, perturb
-from lit_gans.regularizers.base import Regularizer
+from lit_gans.regularizers.regularizer import Regularizer
 
 __all__ = ("GradientPenalty",)
 
@@ -23,7 +23,7 @@ class GradientPenalty(Regularizer):
         λ \, E_{\hat x} \max(0, \|∇_{\hat x} D(\hat x)\|_2 - c)^2
 
     Args:
-        weight: λ.
+        weight: λ, the factor of the penalty.
         center: c, the slope aimed at, 0 or more.
         one_sided: Slopes below c cost nothing.
         at: Where the slope is taken: ``interpolated`` on lines between real and generated samples, ``real``, ``fake``,

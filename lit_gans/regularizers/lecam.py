@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_gans.functional import Batch, logits_of
-from lit_gans.regularizers.base import Regularizer
+from lit_gans.regularizers.regularizer import Regularizer
 
 __all__ = ("LeCam",)
 
@@ -23,8 +23,8 @@ class LeCam(Regularizer):
     with ``decay=0.9``, ``start=1000`` and ``rectify=True``; for StyleGAN2 it is 1e-6 or 3e-7, with 0.99.
 
     Args:
-        weight: λ.
-        decay: Of the moving averages.
+        weight: λ, the factor of the penalty.
+        decay: Decay of the moving averages, in [0, 1).
         start: Updates of the discriminator before the penalty begins; the averages move from the first on.
         rectify: Whether only answers on the far side of the other kind's average cost: D(x) above α_F, D(G(z)) below
             α_R.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_gans.functional import Batch, off_diagonal_gram
-from lit_gans.regularizers.base import Regularizer
+from lit_gans.regularizers.regularizer import Regularizer
 
 __all__ = ("Orthogonal",)
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from lit_gans.functional import Batch, as_batch, gamma_for
-from lit_gans.regularizers.base import Regularizer
+from lit_gans.regularizers.regularizer import Regularizer
 
 __all__ = ("R1", "R2")
 

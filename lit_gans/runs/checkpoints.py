@@ -57,7 +57,7 @@ class LastCheckpoint(_Checkpoint):
 
     Args:
         dirpath: Folder of the file; Lightning's choice if left out.
-        every_n_train_steps: Steps between two saves.
+        every_n_train_steps: Training steps between two saves.
     """
 
     def __init__(self, dirpath: str | None = None, every_n_train_steps: int = 1000) -> None:
@@ -122,7 +122,7 @@ class BestCheckpoint(_Checkpoint):
     """Keep ``best.ckpt``, the state with the best value of a metric of the validation loop.
 
     Args:
-        monitor: Key of the metric.
+        monitor: Key of the metric, such as ``val/fid``.
         mode: "min" if lower is better, else "max".
         dirpath: Folder of the file; Lightning's choice if left out.
     """
@@ -144,7 +144,7 @@ class SaveConfig(Callback):
     Args:
         text: The config as YAML.
         config: The same as plain values.
-        folder: Of the run.
+        folder: The folder of the run.
     """
 
     def __init__(self, text: str, config: dict[str, Any], folder: Path) -> None:

@@ -24,7 +24,7 @@ class LogPosition(Callback):
     checkpoint came before.
 
     Args:
-        folder: Of the run: its ``metrics.csv``, ``health.jsonl`` and TensorBoard's event files.
+        folder: The folder of the run, with its ``metrics.csv``, ``health.jsonl`` and TensorBoard's event files.
         position: ``logs`` of the checkpoint that the run in this folder goes on from, if it does.
     """
 

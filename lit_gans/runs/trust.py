@@ -134,7 +134,7 @@ def resolve(cls: Any, arguments: Mapping[str, Any], trust: Iterable[str] = (), w
     """Find the classes within a class's arguments, and hold the arguments against its signature; calls nothing.
 
     Args:
-        cls: Whose arguments they are.
+        cls: The class that takes the arguments.
         arguments: Plain values, as a checkpoint keeps them.
         trust: Modules beyond ours and torch's whose classes may be named.
         where: What the message of an error calls the place, "generator." for example.

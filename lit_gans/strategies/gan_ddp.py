@@ -85,7 +85,7 @@ class GANDDPStrategy(DDPStrategy):
             self._share_out()
         for share in self._shares:
             if self._blocked:
-                share.rest()
+                share.expect_nothing()
             else:
                 share.prepare(closure_loss)
 
@@ -172,7 +172,7 @@ class _Share:
             prepare_for_backward(self.ddp, loss)
             self.expecting = True
 
-    def rest(self) -> None:
+    def expect_nothing(self) -> None:
         """Average nothing, even though an earlier preparation has met no gradients."""
         if self.ddp is not None and self.expecting:
             self.ddp.reducer._reset_state()

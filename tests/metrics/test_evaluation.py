@@ -22,9 +22,9 @@ from lit_gans.metrics import (
     frechet_distance,
     real_statistics,
 )
+from lit_gans.metrics.drawing import model_sampler, quantise, standing_statistics
 from lit_gans.metrics.evaluation import METRICS, check_metrics
 from lit_gans.metrics.reals import real_images
-from lit_gans.metrics.sampling import model_sampler, quantise, standing_statistics
 
 CPU = torch.device("cpu")
 OF_IMAGES = tuple(name for name in METRICS if name != "modes")

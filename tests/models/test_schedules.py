@@ -140,7 +140,7 @@ def test_schedules_come_back_with_a_checkpoint(tmp_path):
 
 def test_schedules_of_a_config_come_back_with_its_checkpoint(tmp_path, monkeypatch):
     from lit_gans.cli import main
-    from lit_gans.commands.checkpoint import load_model
+    from lit_gans.commands.restoring import load_model
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r3gan.yaml").write_text(

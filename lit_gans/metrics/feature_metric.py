@@ -53,7 +53,7 @@ class FeatureMetric(Metric):
 
         Args:
             images: uint8 (N, 1 or 3, H, W); or what the extractor has already seen in them.
-            real: Whether they are real.
+            real: True for real images, False for generated ones.
             index: Number of each image among all of its side, int64 (N,); if left out, they are taken to be dealt out
                 to the processes in turn.
 

@@ -30,7 +30,7 @@ def model_sampler(module: Any, protocol: Protocol, seed: int, sample: Callable[[
     Args:
         module: Of the class ``lit_gans.models.GAN``, or any with ``sample(n)``.
         protocol: Says which weights to measure, and the truncation.
-        seed: Of the latents.
+        seed: Seed of the latents.
         sample: ``sample(module, n)`` in place of the module's own method.
 
     Raises:

@@ -52,7 +52,7 @@ def load_model(path: str | Path, trust: Iterable[str] = ()) -> GAN:
     """The model of a checkpoint, of the class that wrote it, on the CPU.
 
     Args:
-        path: The file.
+        path: Path of the checkpoint.
         trust: Modules whose classes it may name, beside ours and torch's.
 
     Raises:
@@ -85,7 +85,7 @@ def description_of(checkpoint: dict[str, Any], path: str | Path, trust: Iterable
 
     Args:
         checkpoint: What ``read_checkpoint`` gives.
-        path: Its file, for messages.
+        path: Path of the checkpoint, which messages name.
         trust: Modules whose classes it may name, beside ours and torch's.
 
     Raises:
