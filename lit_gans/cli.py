@@ -4,9 +4,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from lit_gans.commands.errors import mendable
+from lit_gans.commands.errors import fail, mendable
 from lit_gans.errors import UserError, unknown
 from lit_gans.version import __version__
 
@@ -76,10 +75,3 @@ def run(command: str, words: list[str]) -> None:
             raise
         hint = "" if isinstance(error, UserError) else "\n(LIT_GANS_TRACEBACK=1 shows where)"
         fail(f"{command}: {error}{hint}")
-
-
-def fail(message: str) -> NoReturn:
-    """Print one message and leave with code 2."""
-    printable = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
-    print(f"lit_gans: {printable}", file=sys.stderr)
-    raise SystemExit(2)

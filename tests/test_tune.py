@@ -18,8 +18,11 @@ import yaml
 from refusals import refused
 
 from lit_gans.cli import main
-from lit_gans.commands import halving, tuning
-from lit_gans.commands.halving import OptunaSampler, Outcome, RandomSampler, Rung, rungs, search
+from lit_gans.commands.training import CommandLine
+from lit_gans.commands.tuning import overlays, report
+from lit_gans.commands.tuning import space as spaces
+from lit_gans.commands.tuning import trial as trials
+from lit_gans.commands.tuning.search import OptunaSampler, Outcome, RandomSampler, Rung, rungs, search
 from lit_gans.errors import UserError
 from lit_gans.models import GAN
 
@@ -322,7 +325,7 @@ def test_fit_takes_the_overlay_and_trains_as_the_trial_did(whole, monkeypatch):
 def test_the_same_command_again_does_nothing_more(whole, monkeypatch, capsys):
     folder, said = whole
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(halving, "train", None)
+    monkeypatch.setattr(trials, "train", None)
     before = kept(), Path("best.yaml").read_text()
     tune(*JUDGED, *RANGES, *HALVED)
     out = capsys.readouterr().out
@@ -483,7 +486,7 @@ def test_an_error_before_training_is_no_divergence(monkeypatch):
     def fails(self, **kwargs):
         raise RuntimeError("there is no such accelerator")
 
-    monkeypatch.setattr(halving.CommandLine, "instantiate_trainer", fails)
+    monkeypatch.setattr(CommandLine, "instantiate_trainer", fails)
     with pytest.raises(RuntimeError, match="no such accelerator"):
         tune("--g_lr", 1e-4, 1e-3, "--trials", 2, "--max_steps", 2)
     assert kept() == []
@@ -554,7 +557,7 @@ def test_a_note_on_averages_that_reach_back_further_than_a_rung(playing_up, caps
     ],
 )
 def test_what_cannot_work_is_refused_before_any_trial(words, told, capsys, monkeypatch):
-    monkeypatch.setattr(halving, "train", None)
+    monkeypatch.setattr(trials, "train", None)
     Path("taken.yaml").write_text("model: null\n")
     for name, file in {"full": "thesis.txt", "broken": "tune.json"}.items():
         Path(name).mkdir()
@@ -579,7 +582,7 @@ def test_words_that_cannot_work_are_answered_without_torch(words):
 @pytest.fixture(scope="module")
 def config():
     """As ``fit`` understands it; to be read only."""
-    return halving.understood(SMALL)
+    return trials.understood(SMALL)
 
 
 @pytest.mark.parametrize(
@@ -598,10 +601,10 @@ def config():
 )
 def test_configs_that_cannot_be_searched(changed, told, config):
     space = {"g_lr": (1e-4, 1e-3), "weight.R1": (0.1, 1.0)}
-    tuning.check(space, config)
-    tuning.check(space, set_in(config, {"trainer.devices": [1], "model.d_optimizer": {"class_path": "RMSprop"}}))
+    spaces.check(space, config)
+    spaces.check(space, set_in(config, {"trainer.devices": [1], "model.d_optimizer": {"class_path": "RMSprop"}}))
     with pytest.raises(UserError, match=told):
-        tuning.check(space, set_in(config, changed))
+        spaces.check(space, set_in(config, changed))
 
 
 def set_in(config, changed):
@@ -615,9 +618,9 @@ def set_in(config, changed):
 
 
 def test_the_overlay_of_a_paper_with_a_penalty_of_its_own():
-    config = halving.understood(["WGANGP" if word == "GAN" else word for word in SMALL])
-    tuning.check({"gp_weight": (1.0, 10.0), "d_lr": (1e-5, 1e-4)}, config)
-    overlay = tuning.overlay_of({"gp_weight": 3.0, "d_lr": 2e-5}, config)
+    config = trials.understood(["WGANGP" if word == "GAN" else word for word in SMALL])
+    spaces.check({"gp_weight": (1.0, 10.0), "d_lr": (1e-5, 1e-4)}, config)
+    overlay = overlays.overlay_of({"gp_weight": 3.0, "d_lr": 2e-5}, config)
     assert overlay == {"model": {"init_args": {"gp_weight": 3.0, "d_lr": 2e-5}}}
 
 
@@ -627,7 +630,7 @@ def test_other_regularizers_stay_as_they_are():
 
     other = {"class_path": "mine.LeCam", "init_args": {"weight": 7.0}}
     config = {"model": {"init_args": {"regularizers": [other, r1(10.0)]}}}
-    overlay = tuning.overlay_of({"weight.R1": 0.5, "batch_size": 8}, config)
+    overlay = overlays.overlay_of({"weight.R1": 0.5, "batch_size": 8}, config)
     assert overlay == {"model": {"init_args": {"regularizers": [other, r1(0.5)]}}, "data": {"batch_size": 8}}
 
 
@@ -644,7 +647,7 @@ def test_other_regularizers_stay_as_they_are():
 )
 def test_estimates_by_hand(steps, epochs, told):
     best = Outcome(4, 2, {}, 500, seconds=0.002, batches=22, memory=3 * 2**30, device="cuda")
-    text = tuning.estimates(best, {"trainer": {"max_steps": steps, "max_epochs": epochs}})
+    text = report.estimates(best, {"trainer": {"max_steps": steps, "max_epochs": epochs}})
     assert told in text
     assert text.endswith("memory: 3,072 MiB at the peak, of tensors on the GPU, in its last run")
 
@@ -653,11 +656,13 @@ def test_loggers_follow_the_runs_unless_they_have_a_place_of_their_own(config):
     plain = {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "name": "x"}}
     mine = {"class_path": "CSVLogger", "init_args": {"save_dir": "/logs"}}
     config = set_in(config, {"trainer.logger": [plain, mine, {"class_path": "WandbLogger"}]})
-    trainer = tuning.settings({"batch_size": 8}, config, 56, 3, Path("room"))["trainer"]
+    trainer = overlays.settings({"batch_size": 8}, config, 56, 3, Path("room"))["trainer"]
     here = {"class_path": "CSVLogger", "init_args": {"save_dir": ".", "name": "x"}}
     assert trainer["logger"] == [here, mine, {"class_path": "WandbLogger", "init_args": {"save_dir": "."}}]
     assert (trainer["default_root_dir"], trainer["max_steps"], trainer["max_epochs"]) == ("room", 56, -1)
-    assert "logger" not in tuning.settings({}, set_in(config, {"trainer.logger": None}), 56, 3, Path("room"))["trainer"]
+    assert (
+        "logger" not in overlays.settings({}, set_in(config, {"trainer.logger": None}), 56, 3, Path("room"))["trainer"]
+    )
 
 
 def test_the_extra_is_declared():

@@ -18,7 +18,7 @@ import lit_gans.guard
 import lit_gans.models
 import lit_gans.networks
 import lit_gans.regularizers
-from lit_gans.cli import fail
+from lit_gans.commands.errors import fail
 from lit_gans.errors import UserError, unknown
 from lit_gans.regularizers import Regularizer
 

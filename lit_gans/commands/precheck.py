@@ -27,7 +27,7 @@ _TRAINING = ("fit", "validate", "test", "tune")
 _WITH_DATA = (*_TRAINING, "evaluate", "check-data")
 _SOURCES = {  # files with the options of a command
     **dict.fromkeys(("fit", "validate", "test"), ("training",)),
-    "tune": ("tuning", "training"),
+    "tune": ("tuning/__init__", "training"),
     "sample": ("sampling",),
     "evaluate": ("evaluation",),
     "check-data": ("data",),
