@@ -72,7 +72,7 @@ def page(name: str) -> str:
         f"{says['summary']}\n\n{linked(paper)} {source}, [arguments and methods](../api/models.md#lit_gans.models.{name})",
         f"## Objective\n\n{says['objective']}",
         f"## When to use it\n\n{says['When to use it']}",
-        f"## Good to know\n\nWhen another model is the better choice: {says['When not'][:1].lower()}{says['When not'][1:]}",
+        f"## Good to know\n\nWhen not to use it: {says['When not'][:1].lower()}{says['When not'][1:]}",
         f"## Logged quantities\n\n{logged(name)}",
         f"## Defaults\n\n{defaults(cls)}",
         f"## Differs from the paper\n\n{says['Differs from the paper']}",
@@ -99,7 +99,7 @@ def sections(cls: type) -> dict[str, str]:
     doc = re.split(r"^(?:Args|Raises|Example):", inspect.cleandoc(cls.__doc__ or ""), flags=re.MULTILINE)[0]
     summary, _, body = doc.strip().partition("\n\n")
     heads = ("Differs from the paper", "When to use it", "When not", "Family")
-    objective, *rest = re.split(rf"({'|'.join(heads)}): ", body)
+    objective, *rest = re.split(rf"({'|'.join(heads)}):\s+", body)
     says = {"summary": inline(" ".join(summary.split())), "objective": markdown(objective)}
     for head, text in zip(rest[::2], rest[1::2], strict=True):
         text = inline(" ".join(text.partition("Arguments as of")[0].split()))
@@ -384,7 +384,7 @@ def index() -> str:
         "its paper, the commands that run it, and its results.",
     ]
     for family, names in FAMILIES.items():
-        lines += ["", f"## {capital(family)}", "", "| class | paper | use it | rather not |", "|---|---|---|---|"]
+        lines += ["", f"## {capital(family)}", "", "| class | paper | when to use it | when not |", "|---|---|---|---|"]
         for name in names:
             says = sections(getattr(lit_gans.models, name))
             lines.append(f"| {entry(name, '')} | {says['When to use it']} | {says['When not']} |")
@@ -394,9 +394,9 @@ def index() -> str:
 
 def between(mark: str, text: str, content: str) -> str:
     """A text with other content between the marks ``<!-- mark -->`` and ``<!-- /mark -->``."""
-    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
     assert len(pattern.findall(text)) == 1, f"there must be one pair of marks {mark}"
-    return pattern.sub(lambda found: f"{found[1]}{content}{found[2]}", text)
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 TABLES = {
