@@ -65,11 +65,11 @@ def page(name: str) -> str:
     stem = stem_of(name)
     title, paper = paper_of(cls)
     says = sections(cls)
-    source = f"[Source]({GITHUB}/lit_gans/models/{stem}.py)"
+    source = f"[Source]({GITHUB}/lit_gans/models/{stem}.py), [arguments](../api/models.md#lit_gans.models.{name})"
     parts = [
         f"# {title}",
         f"<!-- written by python -m benchmarks.model_pages, from lit_gans/models/{stem}.py -->",
-        f"{says['summary']}\n\n{linked(paper)} {source}, [arguments and methods](../api/models.md#lit_gans.models.{name})",
+        f"{says['summary']}\n\n{linked(paper)} {source}",
         f"## Objective\n\n{says['objective']}",
         f"## When to use it\n\n{says['When to use it']}",
         f"## Good to know\n\nWhen not to use it: {says['When not'][:1].lower()}{says['When not'][1:]}",
@@ -379,8 +379,8 @@ def index() -> str:
         "",
         "<!-- written by python -m benchmarks.model_pages -->",
         "",
-        "Each model is one paper: a class that takes your two networks. Families and papers stand in the order in which "
-        "they were published. The page of a model has its objective, what it logs, its defaults, where it differs from "
+        "Each model is one paper: a class that takes your two networks. Families and papers stand in the order in "
+        "which they were published. The page of a model has its objective, what it logs, its defaults, where it differs from "
         "its paper, the commands that run it, and its results.",
     ]
     for family, names in FAMILIES.items():
