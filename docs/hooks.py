@@ -13,6 +13,7 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 PICTURES = Path(__file__).parents[1] / "benchmarks" / "results"
+_GAP = '<mspace width="0.167em"/>'
 PATH = re.compile(r"(?:\.\./)+benchmarks/results/(\w+\.png)")
 
 
@@ -24,7 +25,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Have the pages, which show pictures where these lie in the repository, show the copies."""
+    """Have the pages, which show pictures where these lie in the repository, show the copies.
+
+    The reason why a block of code is not run as a test is for the tests, and not for the site.
+    """
+    markdown = re.sub(r'^```python notest=".*"$', "```python", markdown, flags=re.MULTILINE)
     return PATH.sub(lambda found: "../" * page.file.src_uri.count("/") + f"pictures/{found[1]}", markdown)
 
 
@@ -36,8 +41,11 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def _typeset(formula: str, display: bool) -> str:
-    math = convert(html.unescape(formula).strip(), display="block" if display else "inline")
-    return f'<div class="formula">{math}</div>' if display else math
+    """MathML; a displayed formula has a line for each of its parts that wide gaps set apart."""
+    mode = "block" if display else "inline"
+    parts = html.unescape(formula).split(r"\qquad") if display else [html.unescape(formula)]
+    lines = [re.sub(r"<mi>(log|max|min)</mi>", r"\g<0>" + _GAP, convert(part.strip(), display=mode)) for part in parts]
+    return "".join(f'<div class="formula">{line}</div>' for line in lines) if display else lines[0]
 
 
 class MarkdownDocstrings(Extension):
