@@ -245,6 +245,31 @@ def test_the_function_of_the_page_on_data_gives_images(tmp_path, monkeypatch):
     assert next(iter(data.train_dataloader()))[0].shape == (4, 1, 8, 8)
 
 
+# messages
+
+
+def messages():
+    """Every text of the package, with … in the place of what is put into it."""
+    for path in (ROOT / "lit_gans").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_messages_of_the_page_on_troubles_are_those_of_the_program():
+    told = [row.split(" | ")[0] for row in (DOCS / "troubleshooting.md").read_text("utf-8").splitlines()]
+    quoted = [text for row in told if row.startswith("| `") for text in re.findall(r"`([^`]+)`", row)]
+    known, lacking = [re.sub(r"\s+", " ", text) for text in messages()], []
+    for text in quoted:
+        parts = [part.strip() for part in text.split("…") if len(part.strip()) > 3]
+        if " " in text and not all(any(part in other for other in known) for part in parts):
+            lacking.append(text)
+    assert len(quoted) > 40
+    assert not lacking
+
+
 # commands
 
 
