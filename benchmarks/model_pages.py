@@ -380,8 +380,8 @@ def index() -> str:
         "<!-- written by python -m benchmarks.model_pages -->",
         "",
         "Each model is one paper: a class that takes your two networks. Families and papers stand in the order in "
-        "which they were published. The page of a model has its objective, what it logs, its defaults, where it differs from "
-        "its paper, the commands that run it, and its results.",
+        "which they were published. The page of a model has its objective, what it logs, its defaults, where it "
+        "differs from its paper, the commands that run it, and its results.",
     ]
     for family, names in FAMILIES.items():
         lines += ["", f"## {capital(family)}", "", "| class | paper | when to use it | when not |", "|---|---|---|---|"]

@@ -45,7 +45,7 @@ def lacking(name, module, root=ROOT, exported=lit_gans.__all__):
         "tests in tests/models/test_papers.py": bool(re.search(rf"\b{name}\b", text("tests/models/test_papers.py"))),
         "'When to use it: ' in its docstring": "When to use it: " in doc,
         "'When not: ' in its docstring": "When not: " in doc,
-        "'Family: ' in its docstring, a line that ends with a stop": bool(re.search(r"^Family: .+\.$", doc, re.MULTILINE)),
+        "'Family: ' in its docstring, a line of its own": bool(re.search(r"^Family: .+\.$", doc, re.MULTILINE)),
         "a page docs/models/, written by python -m benchmarks.model_pages": (root / f"docs/models/{stem}.md").is_file(),
         "an entry in MODELS of tests/support/toys.py": f'"{name}": {name}' in text("tests/support/toys.py"),
         "a row in README.md, written by python -m benchmarks.model_pages": bool(
@@ -114,7 +114,7 @@ def test_a_whole_variant_lacks_nothing(half):
         ("tests/support/toys.py", "LSGAN", "an entry in MODELS of tests/support/toys.py"),
         ("lit_gans/models/lsgan.py", "When to use it", "'When to use it: ' in its docstring"),
         ("lit_gans/models/lsgan.py", "When not", "'When not: ' in its docstring"),
-        ("lit_gans/models/lsgan.py", "Family", "'Family: ' in its docstring, a line that ends with a stop"),
+        ("lit_gans/models/lsgan.py", "Family", "'Family: ' in its docstring, a line of its own"),
         ("docs/models/lsgan.md", None, "a page docs/models/, written by python -m benchmarks.model_pages"),
         ("README.md", "LSGAN", "a row in README.md, written by python -m benchmarks.model_pages"),
     ],

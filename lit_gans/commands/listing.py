@@ -10,7 +10,9 @@ __all__ = ("CONFIGS", "FAMILIES", "config_lines", "data_lines", "main", "model_l
 _PACKAGE = Path(__file__).parents[1]
 CONFIGS = _PACKAGE / "_configs" if (_PACKAGE / "_configs").is_dir() else _PACKAGE.parent / "configs"
 CONFIG_TITLE = "Configs, which fit --config takes by name from anywhere, with or without configs/ and .yaml"
+_TITLE = re.compile(r'r?"""([\w-]+): ')
 _NUMBER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+_FAMILY = re.compile(r"^    Family: (.+)\.$", re.MULTILINE)
 
 
 def main(command: str, words: list[str]) -> None:
@@ -53,14 +55,12 @@ def _families() -> dict[str, tuple[str, ...]]:
     found = []
     for path in sorted((_PACKAGE / "models").glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        family, number = re.search(r"^    Family: (.+)\.$", text, re.MULTILINE), _NUMBER.search(text)
-        name = text[3:].partition(": ")[0].replace("-", "")
-        if family and number:
-            found.append((number[1], name, family[1]))
-    found.sort(key=lambda paper: paper[0])
+        title, number, family = _TITLE.match(text), _NUMBER.search(text), _FAMILY.search(text)
+        if title and number and family:
+            found.append((number[1], family[1], title[1].replace("-", "")))
     families: dict[str, tuple[str, ...]] = {}
-    for _, name, family in found:
-        families[family] = (*families.get(family, ()), name)
+    for _, about, name in sorted(found, key=lambda paper: paper[0]):
+        families[about] = (*families.get(about, ()), name)
     return families
 
 
