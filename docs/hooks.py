@@ -74,5 +74,6 @@ def translated(text: str) -> str:
 
 
 def _table(rows: str) -> str:
-    cells = [re.split(r" {2,}", row.strip(), maxsplit=1) for row in rows.splitlines()]
+    joined = re.sub(r"\n +", " ", rows.strip("\n"))  # a line that is indented goes on with the cell above
+    cells = [re.split(r" {2,}", row.strip(), maxsplit=1) for row in joined.splitlines()]
     return "\n".join(["| | |", "|---|---|", *(f"| {' | '.join(row)} |" for row in cells)])
