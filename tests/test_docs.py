@@ -1,9 +1,11 @@
 """The pages say what the sources say: tables are written from them, code runs, commands exist, links lead somewhere."""
 
 import ast
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -153,6 +155,48 @@ def test_every_page_is_in_the_navigation():
 
     site = yaml.load((ROOT / "mkdocs.yml").read_text("utf-8"), Tolerant)
     assert sorted(leaves(site["nav"])) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+
+@pytest.fixture
+def hooks():
+    """docs/hooks.py, where the group of dependencies that builds the site is installed."""
+    for name in ("griffe", "latex2mathml", "mkdocs"):
+        pytest.importorskip(name)
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_formulas_become_mathml(hooks):
+    texts = [path.read_text("utf-8") for path in (DOCS / "models").glob("*.md")]
+    shown = [found for text in texts for found in re.findall(r"^```math\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    inline = [found for text in texts for found in re.findall(r"\$([^$`\n]+)\$", text)]
+    assert len(shown) >= len(MODELS)
+    blocks = [hooks.on_page_content(f'<div class="arithmatex">\\[\n{text}\n\\]</div>') for text in shown]
+    lines = [hooks.on_page_content(f'<span class="arithmatex">\\({text}\\)</span>') for text in inline]
+    assert [text for text in blocks + lines if "arithmatex" in text or "\\" in text] == []
+    assert all(text.count("<math") == source.count("qquad") + 1 for text, source in zip(blocks, shown, strict=True))
+
+
+def test_docstrings_become_markdown_on_the_site(hooks):
+    text = (
+        "Of :math:`x`.\n\n.. math::\n    a\n      + b\n\nArgs:\n    g, d: Both\n        of them.\n\nExample:\n    >>> 1"
+    )
+    assert hooks.translated(text) == (
+        "Of $x$.\n\n```math\na\n+ b\n```\n\nArgs:\n    g: Both\n        of them.\n    d: Both\n        of them.\n\n"
+        "Examples:\n    >>> 1"
+    )
+    table = "====== ====\n``a``  one,\n       goes on\n``b``  two\n====== ===="
+    assert hooks.translated(table) == "| | |\n|---|---|\n| ``a`` | one, goes on |\n| ``b`` | two |"
+
+
+def test_pictures_are_shown_where_the_site_has_them(hooks):
+    for source, up in (("results.md", ""), ("models/gan.md", "../")):
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
+        told = hooks.on_page_markdown("![a](../../benchmarks/results/grid.png)", page=page)
+        assert told == f"![a]({up}pictures/grid.png)"
+    assert hooks.on_page_markdown('```python notest="no GPU"\nx\n```', page=page) == "```python\nx\n```"
 
 
 def test_the_readme_is_short():
