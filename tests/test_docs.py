@@ -330,7 +330,7 @@ def commands(path):
 COMMANDED = [(path, command) for path in PAGES for command in commands(path)]
 
 
-@pytest.mark.parametrize(("path", "command"), COMMANDED, ids=lambda value: str(value)[-60:])
+@pytest.mark.parametrize(("path", "command"), COMMANDED, ids=lambda it: it[:50] if isinstance(it, str) else name_of(it))
 def test_a_command_exists_with_its_options_and_files(path, command, monkeypatch):
     monkeypatch.chdir(ROOT)
     name, *words = shlex.split(command, comments=True)
