@@ -1,10 +1,10 @@
-"""One page for each model, and one table of all formulas, written from the sources.
+"""The pages on the models, their tables, and the tables of results, written from the sources.
 
     python -m benchmarks.model_pages
 
-What a page says comes from docstrings, signatures, configs, two steps of training on toy data and the results in
-benchmarks/results; only the sentence on when to use a model is written here. Writes docs/models/<variant>.md,
-docs/formulas.md and the tables of results in README.md, which tests/test_docs.py compares with the sources.
+What these say comes from docstrings, signatures, configs, two steps of training on toy data and the results in
+benchmarks/results. Writes docs/models/, docs/formulas.md, the table of models in README.md and the tables of
+docs/results.md and docs/before-training.md, all of which tests/test_docs.py compares with the sources.
 """
 
 import ast
@@ -27,38 +27,12 @@ from benchmarks.zoo import RESULTS, SUITES, best_of, over_seeds
 from lit_gans.commands.listing import FAMILIES
 from lit_gans.game.module import GameModule
 from lit_gans.models import GAN
+from lit_gans.preflight.compatibility import compatibility_table
 
 ROOT = Path(__file__).parents[1]
 MODELS = [name for names in FAMILIES.values() for name in names]
-ZOO = re.compile(r"(<!-- zoo -->\n).*?(\n<!-- /zoo -->)", re.DOTALL)
+GITHUB = "https://github.com/lit-gans/lit-gans/blob/main"
 DEFAULTS = "test_every_model_has_its_papers_defaults"
-WHEN = {
-    "GAN": "As the first thing to try on small data, and as the measure of all others.",
-    "MinimaxGAN": "To study the game, above all how the generator's gradient vanishes; never to draw images.",
-    "LSGAN": "Where the discriminator wins so clearly that logarithms saturate; a safe, cheap replacement of GAN.",
-    "HingeGAN": "As the plain loss of large residual networks, with spectral norm or a penalty beside it.",
-    "RaGAN": "With small batches or large images, on which GAN's discriminator is soon sure of everything.",
-    "WGAN": "To see the distance fall while training, or to learn why the penalty replaced the clipping.",
-    "WGANGP": "Where stability matters more than speed, with networks that nobody has tuned.",
-    "WGANLP": "As WGAN-GP, where results depend too much on the weight of its penalty.",
-    "EBGAN": "Where reconstruction is a natural measure of the data, or no single logit should decide.",
-    "BEGAN": "For smooth faces with one knob between variety and sharpness, and a measure of convergence.",
-    "SNGAN": "For residual networks without labels: no penalty to pay for, hardly anything to tune.",
-    "DRAGAN": "Where GAN collapses and n_critic = 1 should stay: cheaper than WGAN-GP, with DCGAN's networks.",
-    "R3GAN": "As the modern choice: a loss that converges in theory, with networks free of tricks.",
-    "CGAN": "For few classes and small networks, where the label can simply be one more input.",
-    "ACGAN": "For classes that are easily told apart, if the discriminator should classify, too.",
-    "ProjectionGAN": "For many classes and residual networks, without a classifier's bias towards easy samples.",
-    "ReACGAN": "For many classes where ACGAN's training breaks down and relations between samples should count.",
-    "InfoGAN": "To find factors of the data without labels: classes, slant, width.",
-    "SSGAN": "Without labels, where SNGAN's discriminator forgets; images must have an upright.",
-    "UnrolledGAN": "Against mode collapse on small data, where k steps ahead can be paid for.",
-    "PacGAN": "Against mode collapse at almost no cost, with any discriminator that takes more channels.",
-    "DCGAN": "For convolutional networks up to 64 pixels, with an initialisation and rates that are well tried.",
-    "SAGAN": "For images whose distant parts must agree, by label or without, from 32 pixels up.",
-    "BigGAN": "For many classes, large batches and several GPUs.",
-    "StyleGAN2": "For one kind of image, such as faces, at high resolution, or where w is to be edited.",
-}
 TERMS = {
     "real": "loss on real samples",
     "fake": "loss on generated samples",
@@ -88,31 +62,49 @@ TERMS = {
 def page(name: str) -> str:
     """The page of one model."""
     cls = getattr(lit_gans.models, name)
-    stem = cls.__module__.rpartition(".")[2]
-    title, _, paper = (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0].partition(": ")
-    summary, objective, differs = sections(cls)
+    stem = stem_of(name)
+    title, paper = paper_of(cls)
+    says = sections(cls)
+    source = f"[Source]({GITHUB}/lit_gans/models/{stem}.py), [arguments](../api/models.md#lit_gans.models.{name})"
     parts = [
         f"# {title}",
         f"<!-- written by python -m benchmarks.model_pages, from lit_gans/models/{stem}.py -->",
-        f"{summary}\n\n{linked(paper)} [Source](../../lit_gans/models/{stem}.py)",
-        f"## Objective\n\n{objective}",
-        f"## When to use it\n\n{WHEN[name]}",
+        f"{says['summary']}\n\n{linked(paper)} {source}",
+        f"## Objective\n\n{says['objective']}",
+        f"## When to use it\n\n{says['When to use it']}",
+        f"## Good to know\n\nWhen not to use it: {says['When not'][:1].lower()}{says['When not'][1:]}",
         f"## Logged quantities\n\n{logged(name)}",
         f"## Defaults\n\n{defaults(cls)}",
-        f"## Differs from the paper\n\n{differs}",
+        f"## Differs from the paper\n\n{says['Differs from the paper']}",
         f"## How to run it\n\n{runs(stem)}",
         f"## Results\n\n<!-- results -->\n{results(name)}\n<!-- /results -->",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def sections(cls: type) -> tuple[str, str, str]:
-    """First sentence, objective, and differences from the paper, of a class docstring, as markdown."""
+def stem_of(name: str) -> str:
+    """The name of the file of a model, and of its page."""
+    return str(getattr(lit_gans.models, name).__module__.rpartition(".")[2])
+
+
+def paper_of(cls: type) -> tuple[str, str]:
+    """A model's title, and the citation of its paper."""
+    first = (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0]
+    title, _, paper = first.partition(": ")
+    return title, paper
+
+
+def sections(cls: type) -> dict[str, str]:
+    """First sentence, objective, differences from the paper, and use, of a class docstring, as markdown."""
     doc = re.split(r"^(?:Args|Raises|Example):", inspect.cleandoc(cls.__doc__ or ""), flags=re.MULTILINE)[0]
     summary, _, body = doc.strip().partition("\n\n")
-    objective, _, differs = body.partition("Differs from the paper:")
-    differs = inline(" ".join(differs.partition("Arguments as of")[0].split()))
-    return inline(" ".join(summary.split())), markdown(objective), differs if differs[:1] == "γ" else capital(differs)
+    heads = ("Differs from the paper", "When to use it", "When not", "Family")
+    objective, *rest = re.split(rf"({'|'.join(heads)}):\s+", body)
+    says = {"summary": inline(" ".join(summary.split())), "objective": markdown(objective)}
+    for head, text in zip(rest[::2], rest[1::2], strict=True):
+        text = inline(" ".join(text.partition("Arguments as of")[0].split()))
+        says[head] = text if text[:1] == "γ" else capital(text)
+    return says
 
 
 def capital(sentence: str) -> str:
@@ -135,7 +127,7 @@ def markdown(text: str) -> str:
 
 def inline(text: str) -> str:
     """Formulas and names within a sentence."""
-    return re.sub(r"``([^`]+)``", r"`\1`", re.sub(r":math:`([^`]+)`", r"$`\1`$", text))
+    return re.sub(r"``([^`]+)``", r"`\1`", re.sub(r":math:`([^`]+)`", r"$\1$", text))
 
 
 def linked(paper: str) -> str:
@@ -260,7 +252,7 @@ def runs_of(suite: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def summary() -> str:
-    """The README's tables: every variant in every suite that has it; then the suites of few variants."""
+    """The tables of results: every variant in every suite that has it; then the suites of few variants."""
     heads = ["ring, 8 modes", "grid, 25 modes", "grid, near a mode", "digits, best", "digits, last"]
     heads += ["MNIST, best", "MNIST, last"]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
@@ -315,17 +307,17 @@ def formulas() -> str:
         "# Every formula equals the paper's",
         "<!-- written by python -m benchmarks.model_pages -->",
         "Twelve steps of each model equal those of a loop in plain PyTorch, which shares no code with the library: "
-        "[tests/models/test_parity.py](../tests/models/test_parity.py), "
+        f"[tests/models/test_parity.py]({GITHUB}/tests/models/test_parity.py), "
         "`test_twelve_steps_equal_a_plain_loop`. What closed forms, such as those of the Dirac-GAN (Mescheder et al. "
         "2018: G(z) = θ, D(x) = ψx), and the papers' own claims say beyond it is in "
-        "[tests/models/test_papers.py](../tests/models/test_papers.py) and "
-        f"[test_claims.py](../tests/models/test_claims.py); `{DEFAULTS}` compares the settings of all.",
+        f"[tests/models/test_papers.py]({GITHUB}/tests/models/test_papers.py) and "
+        f"[test_claims.py]({GITHUB}/tests/models/test_claims.py); `{DEFAULTS}` compares the settings of all.",
         "",
         "| model | terms of the discriminator | of the generator | tests beyond the loop |",
         "|---|---|---|---|",
     ]
     for name in MODELS:
-        stem = getattr(lit_gans.models, name).__module__.rpartition(".")[2]
+        stem = stem_of(name)
         found = keys(name)
         terms = [
             ", ".join(key[8:] for key in found if key.startswith(f"train/{player}_") and not key.endswith("_loss"))
@@ -345,14 +337,89 @@ def tests_of(nodes: list[ast.stmt], name: str) -> list[str]:
     return [test for test, names in named.items() if name in names and test != DEFAULTS]
 
 
+def models_table(docs: str) -> str:
+    """All models by family, each with its paper, what it is, and its configs.
+
+    Args:
+        docs: Path from the page that holds the table to docs/models.
+    """
+    lines = ["| class | paper | what it is | configs |", "|---|---|---|---|"]
+    for family, names in FAMILIES.items():
+        lines.append(f"| *{capital(family)}* | | | |")
+        for name in names:
+            lines.append(f"| {entry(name, docs)} | {what_it_is(name)} | {configs_of(name)} |")
+    return "\n".join(lines)
+
+
+def entry(name: str, docs: str) -> str:
+    """Two cells: a model, with a link to its page, and its paper."""
+    _, paper = paper_of(getattr(lit_gans.models, name))
+    number = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
+    assert number is not None, f"{name} cites no arXiv number"
+    return f"[`{name}`]({docs}{stem_of(name)}.md) | [{paper.partition(',')[0]}](https://arxiv.org/abs/{number[1]})"
+
+
+def what_it_is(name: str) -> str:
+    """The first sentence of the docstring, as a phrase."""
+    says = sections(getattr(lit_gans.models, name))["summary"].rstrip(".")
+    return re.sub(r" \((?:algorithm|section)[^)]*\)$", "", says).partition(", and the root")[0]
+
+
+def configs_of(name: str) -> str:
+    """The names of the configs that play a model, as the command line takes them."""
+    paths = [*sorted((ROOT / "configs" / stem_of(name)).glob("*.yaml")), ROOT / "configs" / "quickstart.yaml"]
+    named = [path for path in paths if re.search(rf"^  class_path: {name}\b", path.read_text("utf-8"), re.MULTILINE)]
+    return ", ".join(f"`{path.relative_to(ROOT / 'configs').with_suffix('').as_posix()}`" for path in named)
+
+
+def index() -> str:
+    """The page that lists the models: what each is, when to use it, and when not."""
+    lines = [
+        "# Models",
+        "",
+        "<!-- written by python -m benchmarks.model_pages -->",
+        "",
+        "Each model is one paper: a class that takes your two networks. Families and papers stand in the order in "
+        "which they were published. The page of a model has its objective, what it logs, its defaults, where it "
+        "differs from its paper, the commands that run it, and its results.",
+    ]
+    for family, names in FAMILIES.items():
+        lines += ["", f"## {capital(family)}", "", "| class | paper | when to use it | when not |", "|---|---|---|---|"]
+        for name in names:
+            says = sections(getattr(lit_gans.models, name))
+            lines.append(f"| {entry(name, '')} | {says['When to use it']} | {says['When not']} |")
+    lines += ["", "## What they are, and their configs", "", models_table("")]
+    return "\n".join(lines) + "\n"
+
+
+def between(mark: str, text: str, content: str) -> str:
+    """A text with other content between the marks ``<!-- mark -->`` and ``<!-- /mark -->``."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    assert len(pattern.findall(text)) == 1, f"there must be one pair of marks {mark}"
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+
+
+TABLES = {
+    "README.md": ("models", lambda: models_table("docs/models/")),
+    "docs/results.md": ("zoo", summary),
+    "docs/before-training.md": ("compatibility", compatibility_table),
+}
+"""Pages written by hand that hold a table between marks."""
+
+
+def pages() -> dict[str, str]:
+    """The pages that are written as a whole, by their paths, but for those of the models."""
+    return {"docs/formulas.md": formulas(), "docs/models/index.md": index()}
+
+
 def main() -> None:
     (ROOT / "docs" / "models").mkdir(exist_ok=True)
     for name in MODELS:
-        stem = getattr(lit_gans.models, name).__module__.rpartition(".")[2]
-        (ROOT / "docs" / "models" / f"{stem}.md").write_text(page(name), "utf-8")
-    (ROOT / "docs" / "formulas.md").write_text(formulas(), "utf-8")
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (ROOT / "README.md").write_text(ZOO.sub(lambda found: f"{found[1]}{summary()}{found[2]}", readme), "utf-8")
+        (ROOT / "docs" / "models" / f"{stem_of(name)}.md").write_text(page(name), "utf-8")
+    for path, text in pages().items():
+        (ROOT / path).write_text(text, "utf-8")
+    for path, (mark, table) in TABLES.items():
+        (ROOT / path).write_text(between(mark, (ROOT / path).read_text("utf-8"), table()), "utf-8")
 
 
 if __name__ == "__main__":

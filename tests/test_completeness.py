@@ -43,10 +43,14 @@ def lacking(name, module, root=ROOT, exported=lit_gans.__all__):
             re.search(rf"class_path: {name}\n", path.read_text("utf-8")) for path in configs
         ),
         "tests in tests/models/test_papers.py": bool(re.search(rf"\b{name}\b", text("tests/models/test_papers.py"))),
-        "a family in lit_gans/commands/listing.py": f'"{name}"' in text("lit_gans/commands/listing.py"),
+        "'When to use it: ' in its docstring": "When to use it: " in doc,
+        "'When not: ' in its docstring": "When not: " in doc,
+        "'Family: ' in its docstring, a line of its own": bool(re.search(r"^Family: .+\.$", doc, re.MULTILINE)),
         "a page docs/models/, written by python -m benchmarks.model_pages": (root / f"docs/models/{stem}.md").is_file(),
         "an entry in MODELS of tests/support/toys.py": f'"{name}": {name}' in text("tests/support/toys.py"),
-        "a row in README.md": bool(re.search(rf"^\|.*\b{name}\b.*\|", text("README.md"), re.MULTILINE)),
+        "a row in README.md, written by python -m benchmarks.model_pages": bool(
+            re.search(rf"^\|.*\b{name}\b.*\|", text("README.md"), re.MULTILINE)
+        ),
     }
     return [what for what, there in found.items() if not there]
 
@@ -78,12 +82,12 @@ def test_public_names_resolve():
 def half(tmp_path):
     """A repository to which everything for LSGAN was added; each test takes one thing away."""
     files = {
-        "lit_gans/models/lsgan.py": '"""LSGAN: Mao."""\nclass LSGAN:\n    """.. math:: Differs from the paper: no"""',
+        "lit_gans/models/lsgan.py": '"""LSGAN: Mao."""\nclass LSGAN:\n    """.. math:: Differs from the paper: no\n\n'
+        '    When to use it: often.\n\n    When not: never.\n\n    Family: divergences.\n    """',
         "lit_gans/models/__init__.py": "from lit_gans.models.lsgan import LSGAN\n",
         "configs/lsgan/mnist.yaml": "model:\n  class_path: LSGAN\n",
         "tests/models/test_papers.py": "from lit_gans import LSGAN",
         "tests/support/toys.py": 'MODELS = {"LSGAN": LSGAN}',
-        "lit_gans/commands/listing.py": 'FAMILIES = {"divergences": ("LSGAN",)}',
         "docs/models/lsgan.md": "# LSGAN",
         "README.md": "| `LSGAN` | Mao et al. 2017 |",
     }
@@ -108,9 +112,11 @@ def test_a_whole_variant_lacks_nothing(half):
         ("configs/lsgan/mnist.yaml", None, "configs/lsgan/<dataset>.yaml"),
         ("tests/models/test_papers.py", "LSGAN", "tests in tests/models/test_papers.py"),
         ("tests/support/toys.py", "LSGAN", "an entry in MODELS of tests/support/toys.py"),
-        ("lit_gans/commands/listing.py", "LSGAN", "a family in lit_gans/commands/listing.py"),
+        ("lit_gans/models/lsgan.py", "When to use it", "'When to use it: ' in its docstring"),
+        ("lit_gans/models/lsgan.py", "When not", "'When not: ' in its docstring"),
+        ("lit_gans/models/lsgan.py", "Family", "'Family: ' in its docstring, a line of its own"),
         ("docs/models/lsgan.md", None, "a page docs/models/, written by python -m benchmarks.model_pages"),
-        ("README.md", "LSGAN", "a row in README.md"),
+        ("README.md", "LSGAN", "a row in README.md, written by python -m benchmarks.model_pages"),
     ],
 )
 def test_exactly_what_was_forgotten_is_named(half, file, gone, named):

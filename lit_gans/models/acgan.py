@@ -25,6 +25,13 @@ class ACGAN(GAN):
 
     Differs from the paper: the generator's loss of sources is the non-saturating one.
 
+    When to use it: for classes that are easily told apart, if the discriminator should classify, too.
+
+    When not: where variety within classes counts. The classifier rewards samples that are easy to classify, so that
+    those of a class become much alike, the more so the more classes there are. ReACGAN and ProjectionGAN do not.
+
+    Family: labels and codes.
+
     Args:
         num_classes: Number of classes.
         class_weight: λ, 1 in equations 2 and 3.

@@ -28,6 +28,13 @@ class BEGAN(GAN):
     Differs from the paper: the learning rate stays, where the paper halves it when m_global stalls. Of Adam's betas it
     says nothing; they are those of all models here.
 
+    When to use it: for smooth faces with one knob between variety and sharpness, and a measure of convergence.
+
+    When not: where variety counts. The balance favours smooth images that are much alike, and whole classes can stay
+    away.
+
+    Family: energy.
+
     Args:
         gamma: γ, the diversity ratio E L(G(z)) / E L(x) aimed at; 0.5 in section 4.
         k_lr: λ_k, 0.001 in section 3.4.

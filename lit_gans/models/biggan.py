@@ -31,6 +31,13 @@ class BigGAN(HingeGAN):
     Differs from the paper: none. The authors' code writes the gradient of β/2 times the sum: at the same β it is half
     as strong as equation 3, which is what stands here.
 
+    When to use it: for many classes, large batches and several GPUs.
+
+    When not: with small batches or few images: its numbers are those of batches of 2048. The paper reports that
+    training collapses in the end, so keep the best checkpoint and not only the last.
+
+    Family: architectures.
+
     Args:
         orthogonal: β, 1e-4 in section 3.1.
         n_critic: 2, appendix C.

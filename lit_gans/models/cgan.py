@@ -22,6 +22,13 @@ class CGAN(GAN):
 
     Differs from the paper: Adam in place of SGD with decaying learning rate and growing momentum.
 
+    When to use it: for few classes and small networks, where the label can simply be one more input.
+
+    When not: for many classes or deep convolutional networks, in which a label among the inputs has little weight. Take
+    ProjectionGAN.
+
+    Family: labels and codes.
+
     Args:
         num_classes: Number of classes, 10 for the paper's MNIST.
         latent_dim: 100, section 4.1.

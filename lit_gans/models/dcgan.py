@@ -23,6 +23,13 @@ class DCGAN(GAN):
     Differs from the paper: none for those networks; the gains' initialisation, of which the paper is silent, follows
     its published code.
 
+    When to use it: for convolutional networks up to 64 pixels, with an initialisation and rates that are well tried.
+
+    When not: beyond 64 pixels, or in a long run on few images, where the discriminator wins; add ``R1`` then. Nor with
+    networks that are trained already, which it initialises anew unless ``init_std`` is None.
+
+    Family: architectures.
+
     Args:
         latent_dim: 100, figure 1.
         init_std: Standard deviation of the initial weights; None leaves the networks as they are given.

@@ -25,6 +25,13 @@ class DRAGAN(GAN):
     Differs from the paper: none; its published code draws δ from 0 to half the standard deviation of the batch, where
     the noise here is normal, :math:`δ \sim N(0, c I)` as in section 2.3, and takes Adam's values (1e-4, 0.5, 0.9).
 
+    When to use it: where GAN collapses and n_critic = 1 should stay: cheaper than WGAN-GP, with DCGAN's networks.
+
+    When not: with batch norm in the discriminator; or with data of another range than [-1, 1] unless ``noise`` is set
+    for it. Slopes far from the data are not bounded.
+
+    Family: regularised.
+
     Args:
         gp_weight: λ, 10 in section 2.3.
         slope: k, 1 in section 2.3.

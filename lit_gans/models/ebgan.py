@@ -26,6 +26,13 @@ class EBGAN(GAN):
     Differs from the paper: it writes the norm in equation 3 and takes the squared error in its code; the energy here is
     the squared error's mean over pixels, so that the margin does not depend on their number.
 
+    When to use it: where reconstruction is a natural measure of the data, or no single logit should decide.
+
+    When not: for large or varied images. The error of pixels says little about detail, the margin has to be found for
+    the data, and modes are lost easily. Batches cannot be worked through in parts.
+
+    Family: energy.
+
     Args:
         margin: m, the energy beyond which generated samples are left alone; with this energy a number of our own.
         pt_weight: w of the pulling-away term, 0.1 in section 2.4 (EBGAN-PT); 0 leaves it out.

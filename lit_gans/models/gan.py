@@ -20,6 +20,13 @@ class GAN(Game):
     Differs from the paper: Adam in place of SGD with momentum; the generator's loss is the non-saturating one that
     section 3 recommends, from the first step on.
 
+    When to use it: as the first thing to try on small data, and as the measure of all others.
+
+    When not: in a long run on few images, or where no mode may be lost. Nothing holds the discriminator back: once it
+    is certain, updates of the generator become noisy and samples lose variety. Add ``R1`` then, or take R3GAN.
+
+    Family: divergences.
+
     Example:
         >>> from torch import nn
         >>> model = GAN(nn.Linear(4, 2), nn.Linear(2, 1), latent_dim=4)

@@ -16,6 +16,13 @@ class HingeGAN(GAN):
 
     Differs from the paper: the optimizer is GAN's; the support vectors' weight C is 1, and no norm of the last layer is
     penalised.
+
+    When to use it: as the plain loss of large residual networks, with spectral norm or a penalty beside it.
+
+    When not: with nothing beside it. No sample beyond the margin moves the discriminator, and nothing bounds its slope.
+    SNGAN is this loss with spectral norm.
+
+    Family: divergences.
     """
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:

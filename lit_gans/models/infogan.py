@@ -31,6 +31,13 @@ class InfoGAN(GAN):
 
     Differs from the paper: none; its code draws uniform noise, weighs continuous codes by 1 and fixes their deviation.
 
+    When to use it: to find factors of the data without labels: classes, slant, width.
+
+    When not: to draw classes that you have labels for. Codes find what varies most, in an order of their own, and other
+    seeds find other factors. CGAN and ACGAN take labels.
+
+    Family: labels and codes.
+
     Args:
         categorical: Number of values of each categorical code; one of 10 for MNIST, appendix C.1.
         continuous: Number of continuous codes; 2 for MNIST.

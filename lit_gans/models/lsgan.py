@@ -22,6 +22,13 @@ class LSGAN(GAN):
 
     Differs from the paper: the learning rate is that of DCGAN for all data; the paper's differs between data sets.
 
+    When to use it: where the discriminator wins so clearly that logarithms saturate; a safe, cheap replacement of GAN.
+
+    When not: in a long run on few images. The squared error grows without bound, so that a few odd samples can rule an
+    update, and nothing bounds the discriminator's slope; add ``R1`` then.
+
+    Family: divergences.
+
     Args:
         a: Target of generated samples in the discriminator's loss; 0 in equation 9.
         b: Target of real samples; 1 in equation 9.

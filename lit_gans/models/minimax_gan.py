@@ -18,6 +18,13 @@ class MinimaxGAN(GAN):
     interest to study the game, not to draw images.
 
     Differs from the paper: Adam in place of SGD with momentum.
+
+    When to use it: to study the game, above all how the generator's gradient vanishes.
+
+    When not: to draw images. As soon as the discriminator tells samples apart, the generator stops learning; GAN does
+    not have this fault.
+
+    Family: divergences.
     """
 
     def generator_loss(self, real: Batch, fake: Batch) -> Terms:

@@ -22,6 +22,13 @@ class PacGAN(GAN):
 
     Differs from the paper: none.
 
+    When to use it: against mode collapse at almost no cost, with any discriminator that takes more channels.
+
+    When not: with labels, which it refuses; with batches that m does not divide; or with a discriminator whose number
+    of input channels is fixed.
+
+    Family: against collapse.
+
     Args:
         pack: m, samples that are judged together; 2 to 4 in the paper. It must divide the batch.
         **kwargs: As of GAN; without ``num_classes``, as a pack has no one label.

@@ -23,6 +23,13 @@ class ProjectionGAN(SNGAN):
 
     Differs from the paper: none.
 
+    When to use it: for many classes and residual networks, without a classifier's bias towards easy samples.
+
+    When not: with the default ``uniform_labels`` on classes of very different sizes: a rare label then gives generated
+    images away. Nor where a classifier is wanted besides.
+
+    Family: labels and codes.
+
     Args:
         num_classes: Number of classes.
         uniform_labels: Labels of generated images are drawn uniformly, as in section 3, or taken from the batch.

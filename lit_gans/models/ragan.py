@@ -20,6 +20,13 @@ class RaGAN(GAN):
 
     Differs from the paper: the generator's turn reads the real samples of the discriminator's, where algorithm 1 draws
     others; its loss is that of independent batches either way.
+
+    When to use it: with small batches or large images, on which GAN's discriminator is soon sure of everything.
+
+    When not: where a batch must be worked through in parts, since each sample is compared with the mean of its batch;
+    or where the logit of one image shall mean something by itself.
+
+    Family: divergences.
     """
 
     traits = Traits(tells_by_sign=False, couples_samples=True)

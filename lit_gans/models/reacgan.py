@@ -28,6 +28,13 @@ class ReACGAN(HingeGAN):
 
     Differs from the paper: none; :math:`m_n = 1 - m_p`, as in its code, which shifts the negatives by their maximum.
 
+    When to use it: for many classes where ACGAN's training breaks down and relations between samples should count.
+
+    When not: with small batches, or in parts of them: what a sample is compared with are the other samples of its
+    batch. Margin and temperature have to be found for the data.
+
+    Family: labels and codes.
+
     Args:
         num_classes: Number of classes.
         embed_dim: Width of the embedding; 512 in appendix.

@@ -23,6 +23,13 @@ class SAGAN(HingeGAN):
 
     Differs from the paper: none; its published code leaves Adam's β₂ at 0.999.
 
+    When to use it: for images whose distant parts must agree, by label or without, from 32 pixels up.
+
+    When not: for points or very small images, where there is nothing far apart and the norm on both networks binds too
+    much. Memory of the attention grows with the square of the number of positions.
+
+    Family: architectures.
+
     Args:
         g_lr: 1e-4, section 4.2.
         d_lr: 4e-4, section 4.2.

@@ -24,6 +24,13 @@ class SNGAN(GAN):
 
     Differs from the paper: none.
 
+    When to use it: for residual networks without labels: no penalty to pay for, hardly anything to tune.
+
+    When not: on points of the plane or with small plain networks: the bound on the slope keeps them from separating
+    modes. Nor together with a penalty that asks for another slope.
+
+    Family: regularised.
+
     Args:
         n_critic: Discriminator updates per generator update; 5 in appendix B.4.
         betas: Of Adam; 0 and 0.9 in appendix B.4.

@@ -27,6 +27,13 @@ class SSGAN(SNGAN):
     Differs from the paper: each image is rotated by one angle that is drawn for it, where the published code rotates a
     part of the batch by all four.
 
+    When to use it: without labels, where SNGAN's discriminator forgets; images must have an upright.
+
+    When not: for images that look alike from all sides, such as textures, cells or views from above, whose rotation
+    nobody can tell; nor for points.
+
+    Family: labels and codes.
+
     Args:
         g_rotation: α, 0.2 in section 4.
         d_rotation: β, 1 in section 4.

@@ -26,6 +26,13 @@ class StyleGAN2(GAN):
     it is due at, where the published code gives it a step of Adam of its own; as no step is added, the learning rates
     and betas stay as they are, which appendix B scales by k / (k + 1) to make up for one more step in k.
 
+    When to use it: for one kind of image, such as faces, at high resolution, or where w is to be edited.
+
+    When not: for many different kinds of things at once; with few images unless ``ADA`` is added; or for a quick
+    result, since its networks and second derivatives are slow.
+
+    Family: architectures.
+
     Args:
         r1_gamma: γ; 10 in appendix B. None: by resolution and batch, ``functional.gamma_for``.
         pl_weight: γ_pl, 2 in the published code, which takes pl_every = 4.

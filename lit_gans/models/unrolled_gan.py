@@ -38,6 +38,13 @@ class UnrolledGAN(GAN):
     of the generator's update, and are forgotten. k = 0 is the game of equation 1, MinimaxGAN. Differs from the paper:
     none; steps ahead are of Adam, as in its experiments, and read the real samples of the discriminator's turn.
 
+    When to use it: against mode collapse on small data, where k steps ahead can be paid for.
+
+    When not: with large networks. An update of the generator holds the graphs of k updates of the discriminator, so
+    that time and memory grow with k. The discriminator's optimizer cannot be exchanged.
+
+    Family: against collapse.
+
     Args:
         steps: k; 5 and 10 in section 3.
         g_lr, d_lr: 1e-3 and 1e-4, appendix A.

@@ -24,6 +24,13 @@ class WGAN(GAN):
 
     Differs from the paper: none. A critic should end without a sigmoid and have no momentum-based optimizer.
 
+    When to use it: to see the distance fall while training, or to learn why the penalty replaced the clipping.
+
+    When not: for the best images. Clipping makes the critic too simple a function, and gradients that shrink or grow
+    from layer to layer with c (Gulrajani et al. 2017, section 3). WGANGP learns faster and better.
+
+    Family: Wasserstein.
+
     Args:
         clip: c, bound of the critic's weights after each of its updates; 0.01 in algorithm 1.
         n_critic: Critic updates per generator update; 5 in algorithm 1.

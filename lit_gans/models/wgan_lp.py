@@ -19,6 +19,12 @@ class WGANLP(WGANGP):
 
     Differs from the paper: none; λ = 10 is WGAN-GP's, the paper shows that much larger ones do no harm. Arguments as of
     WGANGP.
+
+    When to use it: as WGAN-GP, where results depend too much on the weight of its penalty.
+
+    When not: where a step must be cheap, or with batch norm in the critic: it costs and asks what WGAN-GP does.
+
+    Family: Wasserstein.
     """
 
     traits = replace(WGANGP.traits, slope_target=None)  # flatter is well, too
