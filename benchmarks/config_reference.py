@@ -18,8 +18,10 @@ from lightning import Callback
 
 import lit_gans.augment
 import lit_gans.callbacks
+import lit_gans.guard
 import lit_gans.networks
 import lit_gans.regularizers
+import lit_gans.runs
 from benchmarks.model_pages import FAMILIES, capital, inline, meaning, shown, stem_of
 from lit_gans.commands import comparison, data, evaluation, sampling, training, tuning
 from lit_gans.data import ImageDataModule
@@ -192,7 +194,9 @@ def reference() -> str:
     )
     lines += classes("Augmentation", lit_gans.augment, object, "Given to `model.augment`.")
     given = "Given to `trainer.callbacks`, a list; `callbacks+` in a file adds to it."
+    lines += classes("The guard", lit_gans.guard, Callback, given)
     lines += classes("Callbacks", lit_gans.callbacks, Callback, given)
+    lines += classes("Callbacks of a run", lit_gans.runs, Callback, given)
     lines += ["## Configs that are shipped", "", *configs()]
     lines += ["## Environment variables", "", "| variable | |", "|---|---|"]
     lines += [f"| `{name}` | {text} |" for name, text in VARIABLES.items()]

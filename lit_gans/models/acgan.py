@@ -36,7 +36,7 @@ class ACGAN(GAN):
         num_classes: Number of classes.
         class_weight: λ, 1 in equations 2 and 3.
         latent_dim: 100, appendix A.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(needs_labels=True, shows_labels=False)

@@ -40,7 +40,7 @@ class BEGAN(GAN):
         k_lr: λ_k, 0.001 in section 3.4.
         latent_dim: 64, section 3.5.
         g_lr, d_lr: 1e-4, section 4.1.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(tells_by_sign=False)

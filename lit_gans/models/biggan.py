@@ -43,9 +43,9 @@ class BigGAN(HingeGAN):
         n_critic: 2, appendix C.
         latent_dim: 120 for 128 pixels, appendix B.
         g_lr, d_lr: 5e-5 and 2e-4, appendix C.
-        betas: Of Adam; 0 and 0.999, appendix C.
+        betas: The betas of Adam: 0 and 0.999, appendix C.
         ema_decay: Of the averaged generator; 0.9999, appendix C.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     truncates = True

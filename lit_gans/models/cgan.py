@@ -32,7 +32,7 @@ class CGAN(GAN):
     Args:
         num_classes: Number of classes, 10 for the paper's MNIST.
         latent_dim: 100, section 4.1.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(needs_labels=True)

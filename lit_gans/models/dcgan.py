@@ -33,7 +33,7 @@ class DCGAN(GAN):
     Args:
         latent_dim: 100, figure 1.
         init_std: Standard deviation of the initial weights; None leaves the networks as they are given.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class DRAGAN(GAN):
         gp_weight: λ, 10 in section 2.3.
         slope: k, 1 in section 2.3.
         noise: √c, in the units of the data; 0.3 is about half the standard deviation of usual images in [-1, 1].
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(double_backward=True)

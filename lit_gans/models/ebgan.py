@@ -36,7 +36,7 @@ class EBGAN(GAN):
     Args:
         margin: m, the energy beyond which generated samples are left alone; with this energy a number of our own.
         pt_weight: w of the pulling-away term, 0.1 in section 2.4 (EBGAN-PT); 0 leaves it out.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(tells_by_sign=False, couples_samples=True, least_batch=2)  # coupled by the pulling-away term

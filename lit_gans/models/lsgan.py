@@ -33,7 +33,7 @@ class LSGAN(GAN):
         a: Target of generated samples in the discriminator's loss; 0 in equation 9.
         b: Target of real samples; 1 in equation 9.
         c: Target of generated samples in the generator's loss; 1 in equation 9.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(tells_by_sign=False)

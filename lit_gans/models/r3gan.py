@@ -36,8 +36,8 @@ class R3GAN(GAN):
 
     Args:
         gamma: γ of R1 and R2; 0.05 for CIFAR-10 at the beginning, 1 for stacked MNIST, 150 for FFHQ-256 (appendix).
-        betas: Of Adam.
-        **kwargs: As of GAN.
+        betas: The betas of Adam.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(double_backward=True, tells_by_sign=False, slope_target=0.0, slopes_at=("real", "fake"))

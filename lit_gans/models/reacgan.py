@@ -41,7 +41,7 @@ class ReACGAN(HingeGAN):
         weight: λ.
         margin: m_p, 0.98 in section 4.
         temperature: τ, 0.5 for CIFAR-10.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(needs_labels=True, couples_samples=True, shows_labels=False)

@@ -33,9 +33,9 @@ class SAGAN(HingeGAN):
     Args:
         g_lr: 1e-4, section 4.2.
         d_lr: 4e-4, section 4.2.
-        betas: Of Adam; 0 and 0.9, section 5.
+        betas: The betas of Adam: 0 and 0.9, section 5.
         n_power_iterations: Power iterations a forward pass.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     def __init__(

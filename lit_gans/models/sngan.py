@@ -33,9 +33,9 @@ class SNGAN(GAN):
 
     Args:
         n_critic: Discriminator updates per generator update; 5 in appendix B.4.
-        betas: Of Adam; 0 and 0.9 in appendix B.4.
+        betas: The betas of Adam: 0 and 0.9 in appendix B.4.
         n_power_iterations: Power iterations a forward pass; 1 in algorithm 1.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     def __init__(

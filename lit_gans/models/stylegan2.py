@@ -39,10 +39,10 @@ class StyleGAN2(GAN):
         r1_every, pl_every: Updates of the player between two evaluations of its penalty; 16 and 8, appendix B.
         style_mixing: Share of images made of the styles of two latents; 0.9, as latent_dim 512, appendix B.
         g_lr, d_lr: 0.002, appendix B.
-        betas: Of Adam, 0 and 0.99, appendix B.
+        betas: The betas of Adam: 0 and 0.99, appendix B.
         ema_kimg: Half-life of the averaged generator; 10, appendix B. Unless ``ema_decay`` is given.
         regularizers: Add-ons besides ``R1`` and ``PathLength``, which the paper brings.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     truncates = True

@@ -36,7 +36,7 @@ class WGAN(GAN):
         n_critic: Critic updates per generator update; 5 in algorithm 1.
         g_lr: α of algorithm 1.
         d_lr: α of algorithm 1.
-        **kwargs: As of GAN.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(tells_by_sign=False)

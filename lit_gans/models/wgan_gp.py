@@ -36,8 +36,8 @@ class WGANGP(GAN):
         n_critic: Critic updates per generator update; 5 in algorithm 1.
         g_lr: α of algorithm 1.
         d_lr: α of algorithm 1.
-        betas: Of Adam, algorithm 1.
-        **kwargs: As of GAN.
+        betas: The betas of Adam: algorithm 1.
+        **kwargs: All other arguments of ``GAN``.
     """
 
     traits = Traits(double_backward=True, tells_by_sign=False, slope_target=1.0)

@@ -1,4 +1,4 @@
-"""What cannot go well together, said before training starts; the README's table of it is made from ``RULES``."""
+"""What cannot go well together, said before training starts; the documentation's table of it is made from ``RULES``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
