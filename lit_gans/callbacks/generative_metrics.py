@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from lit_gans.internals import batches_done, validation_source
 from lit_gans.metrics.drawing import measured_network, model_sampler, standing_statistics
-from lit_gans.metrics.evaluation import HIGHER_IS_BETTER, Evaluation, Result, check_metrics
+from lit_gans.metrics.evaluation import Evaluation, Result, check_metrics, higher_is_better
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
 from lit_gans.metrics.modes import modes_of
 from lit_gans.metrics.protocol import Protocol, load_protocol
@@ -89,7 +89,7 @@ class GenerativeMetrics(Callback):
         found: dict[str, tuple[int, float]] = {}
         for step, values in self.history:
             for key, value in values.items():
-                sign = -1 if key in HIGHER_IS_BETTER else 1
+                sign = -1 if higher_is_better(key) else 1
                 if not math.isnan(value) and (key not in found or sign * value < sign * found[key][1]):
                     found[key] = (step, value)
         return found
@@ -129,9 +129,9 @@ class GenerativeMetrics(Callback):
             monitor = str(getattr(callback, "monitor", None))
             if re.fullmatch(r"val/(fid|fd_.*)", monitor) and monitor not in (key, f"{key}_infinity"):
                 raise ValueError(f"{type(callback).__name__} monitors {monitor}, but what is measured is called {key}")
-            mode = "max" if monitor.removeprefix("val/") in HIGHER_IS_BETTER else "min"
-            ours = mode == "max" or re.fullmatch(r"val/(fid|fd_.*|kid|mmd|reverse_kl)", monitor)
-            if monitor.startswith("val/") and ours and getattr(callback, "mode", mode) != mode:
+            higher = higher_is_better(monitor)
+            mode = "max" if higher else "min"
+            if monitor.startswith("val/") and higher is not None and getattr(callback, "mode", mode) != mode:
                 raise ValueError(f"{type(callback).__name__} monitors {monitor}, of which mode={mode!r} is the better")
 
     def _arrange_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_gans.internals import batches_done
-from lit_gans.metrics.monitored import check_logged, higher_is_better, read
+from lit_gans.metrics.evaluation import higher_is_better
+from lit_gans.metrics.monitored import check_logged, read
 
 __all__ = ("StopOnPlateau",)
 
@@ -61,7 +62,7 @@ class StopOnPlateau(Callback):
             raise ValueError(f"min_delta must not be negative, got {min_delta}")
         self.monitor, self.looks, self.patience, self.min_delta = monitor, looks, patience, min_delta
         higher = higher_is_better(monitor)
-        if mode is None and not higher and not re.search("fid|fd_|kid|mmd|loss|gap", monitor.rpartition("/")[2]):
+        if mode is None and higher is None and not re.search("loss|gap", monitor.rpartition("/")[2]):
             raise ValueError(f"StopOnPlateau does not know which {monitor} is better: give mode='min' or 'max'")
         self.mode = mode or ("max" if higher else "min")
         self.in_validation = not monitor.startswith(("balance/", "train/"))

@@ -55,7 +55,7 @@ def read(path: str) -> dict[str, Any]:
 
 def line(key: str, one: dict[str, Any], other: dict[str, Any], names: tuple[str, str]) -> str:
     """One metric of both, the difference with its 95 % interval, and which is better."""
-    from lit_gans.metrics.evaluation import HIGHER_IS_BETTER
+    from lit_gans.metrics.evaluation import higher_is_better
 
     a, b = (math.nan if value is None else float(value) for value in (one["metrics"][key], other["metrics"][key]))
     difference = b - a
@@ -67,4 +67,4 @@ def line(key: str, one: dict[str, Any], other: dict[str, Any], names: tuple[str,
     text += f" ± {half:.2g}"
     if not abs(difference) > half:  # NaN is no difference either
         return f"{text}  no clear difference"
-    return f"{text}  {names[1] if (difference > 0) == (key in HIGHER_IS_BETTER) else names[0]} is better"
+    return f"{text}  {names[1] if (difference > 0) == bool(higher_is_better(key)) else names[0]} is better"

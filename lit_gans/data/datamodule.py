@@ -168,10 +168,8 @@ class ImageDataModule(LightningDataModule):
 
     def _check_arguments(self) -> None:
         if self.dataset not in get_args(DataSet) and not is_own(self.dataset):
-            hint = unknown("dataset", str(self.dataset).lower(), get_args(DataSet))
-            raise ValueError(
-                f"{hint} There are {', '.join(get_args(DataSet))}, and functions of your own, module:function"
-            )
+            known = unknown("dataset", str(self.dataset).lower(), get_args(DataSet))
+            raise ValueError(f"{known} Functions of your own are given as module:function")
         if self._channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self._channels}")
         least = {"batch_size": 1, "fake_classes": 1, "fake_length": 1, "image_size": 1, "limit": 1, "num_workers": 0}

@@ -16,8 +16,9 @@ from lit_gans.guard.detector import Detector
 from lit_gans.guard.health import Finding
 from lit_gans.guard.look import Look, Sight, discriminator_of
 from lit_gans.internals import accumulates
+from lit_gans.metrics.evaluation import higher_is_better
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
-from lit_gans.metrics.monitored import check_logged, higher_is_better, read
+from lit_gans.metrics.monitored import check_logged, read
 
 __all__ = ("CollapseDetector",)
 
@@ -315,7 +316,7 @@ class CollapseDetector(Detector):
         return next((key for key in known if not key.endswith("_infinity")), None)
 
     def _higher_is_better(self, key: str) -> bool:
-        return higher_is_better(key) if self.mode is None else self.mode == "max"
+        return bool(higher_is_better(key)) if self.mode is None else self.mode == "max"
 
     def _look_for_monitor(self, trainer: Trainer, validated: bool) -> None:
         """Say once, early, that the monitored metric is not there.

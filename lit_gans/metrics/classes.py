@@ -1,6 +1,7 @@
 """Which classes a generator draws, by an extractor that knows some."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from lit_gans.metrics.extractors import FeatureExtractor, Features
 from lit_gans.metrics.feature_metric import FeatureMetric
 from lit_gans.metrics.inception_score import logits_of
+from lit_gans.metrics.values import Value
 
 __all__ = ("ClassShares", "ClassStatistics")
 
@@ -50,6 +52,7 @@ class ClassStatistics(FeatureMetric):
     """
 
     higher_is_better = None
+    directions: ClassVar[Mapping[str, bool]] = {"modes": True, "entropy": True, "confidence": True}
     real_counts: Tensor
     fake_counts: Tensor
 
@@ -86,6 +89,15 @@ class ClassStatistics(FeatureMetric):
         modes = ((shares >= 0.1 * real_shares) & (shares > 0)).sum().double()
         confidence, real_confidence = (counts[-1] / counts[:-1].sum() for counts in (self.fake_counts, real))
         return ClassShares(shares, real_shares, entropy, modes, confidence, real_confidence)
+
+    def values(self, n: int) -> dict[str, Value]:
+        """``modes``, ``entropy`` and ``confidence``.
+
+        Args:
+            n: Number of generated images, over all processes.
+        """
+        statistics = self.compute()
+        return {name: Value(float(getattr(statistics, name))) for name in self.directions}
 
 
 def count_classes(logits: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Measuring a generator: one pass over its samples feeds all metrics, and the result carries its stamp."""
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,19 +9,20 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_gans.metrics.classes import ClassShares, ClassStatistics
+from lit_gans.metrics.classes import ClassStatistics
 from lit_gans.metrics.drawing import Sampler, quantise
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.metrics.feature_metric import rank_and_world
 from lit_gans.metrics.frechet import FrechetDistance
 from lit_gans.metrics.inception_score import InceptionScore
 from lit_gans.metrics.kernel import KernelDistance
-from lit_gans.metrics.modes import Coverage, ModeCoverage, Modes, PointModes, StackedDigits
+from lit_gans.metrics.modes import ModeCoverage, Modes, PointModes, StackedDigits
 from lit_gans.metrics.prdc import PrecisionRecall
 from lit_gans.metrics.protocol import Protocol, stamp
 from lit_gans.metrics.reference import BLOCK, Reference, shard
+from lit_gans.metrics.values import Value
 
-__all__ = ("METRICS", "Evaluation", "Progress", "Result", "check_metrics")
+__all__ = ("METRICS", "Evaluation", "Progress", "Result", "check_metrics", "higher_is_better")
 
 METRICS = {
     "fd": "Fréchet distance: FID with Inception's features",
@@ -35,18 +35,6 @@ METRICS = {
     "modes": "modes covered, where they are known: ring, grid, spiral, stacked_mnist",
 }
 """What can be measured, by name; ``fid`` is another name of ``fd``."""
-HIGHER_IS_BETTER = {
-    "is",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "modes",
-    "entropy",
-    "confidence",
-    "high_quality",
-}
-
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
 
@@ -65,6 +53,23 @@ class Result:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     classes: dict[str, list[float]] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+
+
+_DIRECTIONS = {
+    key: higher
+    for metric in (FrechetDistance, InceptionScore, KernelDistance, PrecisionRecall, ClassStatistics, ModeCoverage)
+    for key, higher in metric.directions.items()
+}
+
+
+def higher_is_better(key: str) -> bool | None:
+    """Whether more is better of a value that is logged or written under this key; None where it is not known.
+
+    Args:
+        key: Such as ``val/fid``, ``fd_digits`` or ``recall``.
+    """
+    name = key.rpartition("/")[2]
+    return _DIRECTIONS.get("fd" if name == "fid" or name.startswith(("fid_", "fd_")) else name)
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
@@ -273,47 +278,18 @@ class Evaluation:
 
     def _compute(self, metrics: Mapping[str, Metric]) -> Result:
         """Values, in the order of ``METRICS``."""
-        result, n, p = Result({}), self.protocol.fakes, self.protocol
-        if (distance := metrics.get("fd")) is not None:
-            assert isinstance(distance, FrechetDistance)
-            key = self.key
-            if "fd" in self.metrics:
-                result.metrics[key] = float(distance.compute())
-                if self.resamples:
-                    low, high = distance.interval(resamples=self.resamples)
-                    result.intervals[key] = (float(low), float(high))
-            if "fd_infinity" in self.metrics:
-                result.metrics[f"{key}_infinity"] = float(distance.infinity())
-        for name, parts in (("is", p.is_splits), ("kid", min(p.kid_subsets, max(1, n // p.kid_subset_size)))):
-            if name in metrics:
-                mean, std = (float(value) for value in metrics[name].compute())
-                result.metrics |= {name: mean, f"{name}_std": std}
-                result.intervals[name] = _about(mean, std / math.sqrt(parts))
-        if "mmd" in metrics:
-            result.metrics["mmd"] = float(metrics["mmd"].compute().mean)
-        if "pr" in metrics:
-            result.metrics |= {name: float(value) for name, value in metrics["pr"].compute()._asdict().items()}
-            share = result.metrics["precision"]  # of independent samples, unlike recall and coverage
-            about = _about(share, math.sqrt(share * (1 - share) / n))
-            result.intervals["precision"] = (max(0.0, about[0]), min(1.0, about[1]))
-        if "classes" in metrics:
-            statistics: ClassShares = metrics["classes"].compute()
-            result.metrics |= {key: float(getattr(statistics, key)) for key in ("modes", "entropy", "confidence")}
-            result.classes = {"fake": statistics.shares.tolist(), "real": statistics.real_shares.tolist()}
-        if "modes" in metrics:
-            coverage: Coverage = metrics["modes"].compute()
-            known = (
-                ("modes", "high_quality", "reverse_kl")
-                if isinstance(self.modes, PointModes)
-                else ("modes", "reverse_kl")
-            )
-            result.metrics |= {key: float(getattr(coverage, key)) for key in known}
+        result, found = Result({}), dict[str, Value]()
+        for metric in (metrics[name] for name in METRICS if name in metrics):
+            if isinstance(metric, FrechetDistance):
+                found |= metric.values("fd" in self.metrics, self.resamples, "fd_infinity" in self.metrics)
+            else:
+                found |= metric.values(self.protocol.fakes)  # type: ignore[operator]
+            if isinstance(metric, ClassStatistics):
+                statistics = metric.compute()
+                result.classes = {"fake": statistics.shares.tolist(), "real": statistics.real_shares.tolist()}
+        result.metrics = {name: value.value for name, value in found.items()}
+        result.intervals = {name: value.interval for name, value in found.items() if value.interval is not None}
         return result
-
-
-def _about(value: float, error: float) -> tuple[float, float]:
-    """The 95 % interval of a value with this standard error."""
-    return value - 1.96 * error, value + 1.96 * error
 
 
 def _mean(results: Sequence[Result]) -> Result:

@@ -3,9 +3,10 @@ r"""Fréchet distance between sets of features (Heusel et al. 2017): FID, where 
 .. math:: d^2 = \|μ_1 - μ_2\|^2 + \operatorname{tr}\bigl(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^{1/2}\bigr)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lit_gans.metrics.extractors import FeatureExtractor, Features
 from lit_gans.metrics.feature_metric import FeatureMetric, warn_of_few
+from lit_gans.metrics.values import Value
 
 __all__ = ("FrechetDistance", "Moments", "add_outer_", "frechet_distance")
 
@@ -122,6 +124,7 @@ class FrechetDistance(FeatureMetric):
     """
 
     higher_is_better = False
+    directions: ClassVar[Mapping[str, bool]] = {"fd": False, "fd_infinity": False}
     real_sum: Tensor
     real_outer: Tensor
     fake_sum: Tensor
@@ -197,6 +200,23 @@ class FrechetDistance(FeatureMetric):
             features.device
         )
         return (value - half).clamp_min(0), value + half
+
+    def values(self, distance: bool = True, resamples: int = 0, infinity: bool = False) -> dict[str, Value]:
+        """The distance by the extractor's key, ``fid`` or ``fd_<extractor>``, and with ``_infinity`` after it.
+
+        Args:
+            distance: Whether the distance itself is wanted.
+            resamples: Number of bootstrap samples for its interval; 0 for no interval.
+            infinity: Whether the value for infinitely many images is wanted, too.
+        """
+        key, found = self.extractor.key, dict[str, Value]()
+        if distance:
+            value = float(self.compute())
+            low, high = self.interval(resamples=resamples) if resamples else (None, None)
+            found[key] = Value(value, None if low is None or high is None else (float(low), float(high)))
+        if infinity:
+            found[f"{key}_infinity"] = Value(float(self.infinity()))
+        return found
 
     def infinity(self, points: int = 15, least: int = 5000, seed: int = 0) -> Tensor:
         """The distance that infinitely many generated images would have (Chong & Forsyth 2020, section 4).

@@ -1,6 +1,8 @@
 r"""Inception score (Salimans et al. 2016): are images clear, and of all classes?"""
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_gans.metrics.extractors import FeatureExtractor, Features
 from lit_gans.metrics.feature_metric import FeatureMetric
+from lit_gans.metrics.values import Value, about
 
 __all__ = ("InceptionScore", "Score", "inception_score")
 
@@ -72,6 +75,7 @@ class InceptionScore(FeatureMetric):
     """
 
     higher_is_better = True
+    directions: ClassVar[Mapping[str, bool]] = {"is": True}
     fake_logits: list[Tensor]
 
     def __init__(self, extractor: str | nn.Module | FeatureExtractor, splits: int = 10, **kwargs: Any) -> None:
@@ -88,6 +92,15 @@ class InceptionScore(FeatureMetric):
         """Mean and standard deviation over the splits."""
         self.need("fake", max(2, self.splits), f"for {self.splits} splits")
         return inception_score(self.ordered("fake_logits", "fake"), self.splits)
+
+    def values(self, n: int) -> dict[str, Value]:
+        """``is``, with an interval by the spread of its splits, and ``is_std``.
+
+        Args:
+            n: Number of generated images, over all processes.
+        """
+        mean, std = (float(value) for value in self.compute())
+        return {"is": about(mean, std / math.sqrt(self.splits)), "is_std": Value(std)}
 
 
 def logits_of(seen: Features, extractor: FeatureExtractor, metric: str) -> Tensor:

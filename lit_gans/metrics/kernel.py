@@ -1,6 +1,8 @@
 """Kernel distance (Bińkowski et al. 2018): KID, where the features are Inception's."""
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from lit_gans.metrics.extractors import FeatureExtractor, Features
 from lit_gans.metrics.feature_metric import FeatureMetric
 from lit_gans.metrics.inception_score import Score
+from lit_gans.metrics.values import Value, about
 
 __all__ = ("KernelDistance", "kernel_distance", "unbiased_mmd")
 
@@ -93,6 +96,7 @@ class KernelDistance(FeatureMetric):
     """
 
     higher_is_better = False
+    directions: ClassVar[Mapping[str, bool]] = {"kid": False, "mmd": False}
     real_features: list[Tensor]
     fake_features: list[Tensor]
 
@@ -131,3 +135,15 @@ class KernelDistance(FeatureMetric):
         if self.subsets is None:
             return Score(unbiased_mmd(fake, real), torch.zeros((), dtype=torch.float64, device=self.device))
         return kernel_distance(fake, real, self.subsets, self.subset_size)
+
+    def values(self, n: int) -> dict[str, Value]:
+        """``kid``, with an interval by the spread of its subsets, and ``kid_std``; of all images at once ``mmd``.
+
+        Args:
+            n: Number of generated images, over all processes.
+        """
+        mean, std = (float(value) for value in self.compute())
+        if self.subsets is None:
+            return {"mmd": Value(mean)}
+        independent = min(self.subsets, max(1, n // self.subset_size))
+        return {"kid": about(mean, std / math.sqrt(independent)), "kid_std": Value(std)}

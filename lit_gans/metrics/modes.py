@@ -6,13 +6,15 @@ Z. Lin et al., "PacGAN: The Power of Two Samples in Generative Adversarial Netwo
 """
 
 import math
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
+from lit_gans.metrics.values import Value
 
 __all__ = (
     "Coverage",
@@ -171,6 +173,7 @@ class ModeCoverage(Metric):
     is_differentiable = False
     full_state_update = False
     higher_is_better = None
+    directions: ClassVar[Mapping[str, bool]] = {"modes": True, "high_quality": True, "reverse_kl": False}
     counts: Tensor
     samples: Tensor
 
@@ -193,6 +196,16 @@ class ModeCoverage(Metric):
         counts = self.counts.double()
         covered = (self.counts > 0).sum().double()
         return Coverage(covered, counts.sum() / self.samples, reverse_kl(self.counts), counts)
+
+    def values(self, n: int) -> dict[str, Value]:
+        """``modes``, ``reverse_kl`` and, where a sample may be of no mode, ``high_quality``.
+
+        Args:
+            n: Number of generated images, over all processes.
+        """
+        coverage = self.compute()
+        names = [name for name in self.directions if name != "high_quality" or isinstance(self.modes, PointModes)]
+        return {name: Value(float(getattr(coverage, name))) for name in names}
 
 
 def modes_of(data: Any) -> Modes | None:

@@ -1,13 +1,12 @@
-"""Metrics that callbacks watch: is one there, what is it, and which is better?"""
+"""Metrics that callbacks watch: is one there, and what is it?"""
 
 from typing import Any
 
 from lightning import Callback, Trainer
 
 from lit_gans.errors import nearest
-from lit_gans.metrics.evaluation import HIGHER_IS_BETTER
 
-__all__ = ("check_logged", "higher_is_better", "read")
+__all__ = ("check_logged", "read")
 
 
 def check_logged(trainer: Trainer, callback: Callback, key: str, hint: str = "") -> None:
@@ -27,8 +26,3 @@ def read(trainer: Trainer, key: str) -> float:
     """The mean over all ranks, on all ranks."""
     value: Any = trainer.callback_metrics[key].detach().clone()
     return float(trainer.strategy.reduce(value, reduce_op="mean"))
-
-
-def higher_is_better(key: str) -> bool:
-    """By the name, of metrics of this library."""
-    return key.rpartition("/")[2] in HIGHER_IS_BETTER

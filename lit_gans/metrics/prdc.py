@@ -1,12 +1,15 @@
 """Precision, recall, density and coverage: are samples like real images, and are all real images met?"""
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lit_gans.metrics.extractors import FeatureExtractor, Features
 from lit_gans.metrics.feature_metric import FeatureMetric
+from lit_gans.metrics.values import Value, about
 
 __all__ = ("Manifold", "PrecisionRecall", "PrecisionRecallValues", "precision_recall")
 
@@ -123,6 +126,7 @@ class PrecisionRecall(FeatureMetric):
     """
 
     higher_is_better = True
+    directions: ClassVar[Mapping[str, bool]] = dict.fromkeys(PrecisionRecallValues._fields, True)
     real_features: list[Tensor]
     fake_features: list[Tensor]
 
@@ -155,3 +159,14 @@ class PrecisionRecall(FeatureMetric):
             self.need("real", k + 1, f"for the {k}th nearest neighbour of each")
         real = Manifold(self.ordered("real_features", "real")) if self.reference is None else self.reference
         return precision_recall(real, Manifold(self.ordered("fake_features", "fake")), self.k, self.k_density)
+
+    def values(self, n: int) -> dict[str, Value]:
+        """All four by name; precision, a share of independent samples, with its interval.
+
+        Args:
+            n: Number of generated images, over all processes.
+        """
+        found = {name: Value(float(value)) for name, value in self.compute()._asdict().items()}
+        share = found["precision"].value
+        error = math.sqrt(share * (1 - share) / n)
+        return found | {"precision": about(share, error, low=0.0, high=1.0)}

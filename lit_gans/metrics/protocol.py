@@ -115,7 +115,7 @@ def load_protocol(protocol: str | Protocol) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
-        raise ValueError(f"{unknown('protocol', protocol, PROTOCOLS)} There are {', '.join(PROTOCOLS)}")
+        raise ValueError(unknown("protocol", protocol, PROTOCOLS))
     return PROTOCOLS[protocol]
 
 

@@ -327,7 +327,7 @@ class TestRefusedBeforeTraining:
     [
         ({"every_n_steps": 0}, "every_n_steps must be at least 1"),
         ({"names": ["fidd"]}, "no metric 'fidd'"),
-        ({"protocol": "slow"}, "no protocol 'slow'"),
+        ({"protocol": "slow"}, "unknown protocol 'slow'"),
     ],
 )
 def test_arguments_out_of_range(options, message):
