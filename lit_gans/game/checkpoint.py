@@ -1,6 +1,6 @@
 """Checkpoints that name their class, hold plain values, and rebuild their model with ``weights_only=True``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from typing import Any
@@ -22,191 +22,161 @@ from lit_gans.game.rebuilding import (
     path_of,
     stay_where_possible,
 )
-from lit_gans.game.sampling import SamplingModule
 from lit_gans.internals import trainer_of
 from lit_gans.preflight.agreement import check_same_step
 from lit_gans.runs.checkpoint_files import newest_whole
 from lit_gans.runs.trust import is_trusted, trusted_modules
 
-__all__ = ("FORMAT", "CheckpointModule", "plain_arguments")
+__all__ = ("FORMAT", "describe", "finish_resuming", "load", "plain_arguments", "restore")
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
-class CheckpointModule(SamplingModule):
-    """A model whose checkpoints say which class wrote them and with which arguments."""
+def describe(model: Any, checkpoint: dict[str, Any]) -> None:
+    """Add the class, the count of images, and what differs between ranks.
 
-    images_seen: int
-    measured: dict[str, Tensor]
-    _optimizers_saved: list[str] | None = None
-    _buffers_of_rank: Tensor | None = None
-    _left_out: Sequence[str] = ()  # arguments that have no form as plain values
+    The weights are saved with the mean of all ranks' batch statistics; each rank's own are beside them. Those of
+    the averaged generator are estimated first.
+    """
+    model.settle_average()  # in place: the tensors of the checkpoint are those of the model
+    world = model.trainer.world_size
+    ours = {
+        "format": FORMAT,
+        "class_path": path_of(type(model)),
+        "images_seen": model.images_seen,
+        "seed_offset": model.seed_offset,
+        "measured": {name: value.detach().cpu().clone() for name, value in model.measured.items()},
+        "world_size": world,
+        "arithmetic": arithmetic(model.device),
+        "left_out": list(model._left_out),
+        "optimizers": [type(optimizer).__name__ for optimizer in model.trainer.optimizers],
+    }
+    checkpoint["lit_gans"] = ours
+    if world > 1 and (buffers := _statistics(model)):
+        mine = flatten(buffers)
+        ranks = [torch.empty_like(mine) for _ in range(world)]
+        dist.all_gather(ranks, mine)
+        checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(torch.stack(ranks).mean(0), buffers)
+        ours["buffers_of_ranks"] = torch.stack(ranks)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the class, the count of images, and what differs between ranks.
 
-        The weights are saved with the mean of all ranks' batch statistics; each rank's own are beside them. Those of
-        the averaged generator are estimated first.
-        """
-        self.settle_average()  # in place: the tensors of the checkpoint are those of the model
-        world = self.trainer.world_size
-        ours = {
-            "format": FORMAT,
-            "class_path": path_of(type(self)),
-            "images_seen": self.images_seen,
-            "seed_offset": self.seed_offset,
-            "measured": {name: value.detach().cpu().clone() for name, value in self.measured.items()},
-            "world_size": world,
-            "arithmetic": arithmetic(self.device),
-            "left_out": list(self._left_out),
-            "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
-        }
-        checkpoint["lit_gans"] = ours
-        if world > 1 and (buffers := self._statistics()):
-            mine = flatten(buffers)
-            ranks = [torch.empty_like(mine) for _ in range(world)]
-            dist.all_gather(ranks, mine)
-            checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(torch.stack(ranks).mean(0), buffers)
-            ours["buffers_of_ranks"] = torch.stack(ranks)
+def restore(model: Any, checkpoint: dict[str, Any]) -> None:
+    """Go on counting images, with the same noise, each rank with its own batch statistics.
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting images, with the same noise, each rank with its own batch statistics.
+    Raises:
+        ValueError: if the checkpoint is another model's, or of a later version; names both sides.
+    """
+    ours = contents({"state_dict": {}} | checkpoint, "the checkpoint")[0]
+    wrote = ours["class_path"]
+    if wrote not in [path_of(cls) for cls in type(model).__mro__]:
+        raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(model))}")
+    model.images_seen, model.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
+    kept = ours.get("measured", {})  # else the first rows after resuming would lack them
+    model.measured = {name: value.to(model.device) for name, value in kept.items() if isinstance(value, Tensor)}
+    if trainer_of(model) is not None and model.trainer.state.fn == TrainerFn.FITTING:
+        _resume(model, checkpoint, ours)
 
-        Raises:
-            ValueError: if the checkpoint is another model's, or of a later version; names both sides.
-        """
-        ours = contents({"state_dict": {}} | checkpoint, "the checkpoint")[0]
-        wrote = ours["class_path"]
-        if wrote not in [path_of(cls) for cls in type(self).__mro__]:
-            raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(self))}")
-        self.images_seen, self.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
-        kept = ours.get("measured", {})  # else the first rows after resuming would lack them
-        self.measured = {name: value.to(self.device) for name, value in kept.items() if isinstance(value, Tensor)}
-        if trainer_of(self) is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._resume(checkpoint, ours)
 
-    def _resume(self, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
-        state, world = checkpoint["state_dict"], self.trainer.world_size
-        check_trainer_state(checkpoint, "the checkpoint")
-        check_same_step(checkpoint.get("global_step", 0), world)
-        self._adapt_average(state)
-        mine = self.state_dict()
-        named = {name: f"{tuple(tensor.shape)}" for name, tensor in mine.items()}
-        saved = {name: f"{tuple(tensor.shape)}" for name, tensor in state.items()}
-        differs = [name for name in saved | named if saved.get(name) != named.get(name)]
-        if differs:
-            told = "; ".join(
-                f"{name} is {saved.get(name, 'not')} in the checkpoint, {named.get(name, 'not')} in the model"
-                for name in differs[:3]
-            )
-            raise ValueError(f"the checkpoint is of other networks, {len(differs)} tensors differ: {told}")
-        self._optimizers_saved = ours.get("optimizers")
-        tell_rounding(ours.get("arithmetic"), arithmetic(self.device))
-        before = ours.get("world_size", world)
-        if before != world:
-            rank_zero_info(
-                f"resume: {before} process{'es' * (before > 1)} → {world}: weights, optimizers and the order of the "
-                "data go on; noise and batch statistics, which each process has of its own, are no longer bit-equal"
-            )
-        elif "buffers_of_ranks" in ours:
-            self._buffers_of_rank = ours["buffers_of_ranks"][self.global_rank]
+def _resume(model: Any, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
+    state, world = checkpoint["state_dict"], model.trainer.world_size
+    check_trainer_state(checkpoint, "the checkpoint")
+    check_same_step(checkpoint.get("global_step", 0), world)
+    _adapt_average(model, state)
+    mine = model.state_dict()
+    named = {name: f"{tuple(tensor.shape)}" for name, tensor in mine.items()}
+    saved = {name: f"{tuple(tensor.shape)}" for name, tensor in state.items()}
+    differs = [name for name in saved | named if saved.get(name) != named.get(name)]
+    if differs:
+        told = "; ".join(
+            f"{name} is {saved.get(name, 'not')} in the checkpoint, {named.get(name, 'not')} in the model"
+            for name in differs[:3]
+        )
+        raise ValueError(f"the checkpoint is of other networks, {len(differs)} tensors differ: {told}")
+    model._optimizers_saved = ours.get("optimizers")
+    tell_rounding(ours.get("arithmetic"), arithmetic(model.device))
+    before = ours.get("world_size", world)
+    if before != world:
+        rank_zero_info(
+            f"resume: {before} process{'es' * (before > 1)} → {world}: weights, optimizers and the order of the "
+            "data go on; noise and batch statistics, which each process has of its own, are no longer bit-equal"
+        )
+    elif "buffers_of_ranks" in ours:
+        model._buffers_of_rank = ours["buffers_of_ranks"][model.global_rank]
 
-    def _adapt_average(self, state: dict[str, Tensor]) -> None:
-        """Begin the average of the generator that the checkpoint has not, drop the one that the model has not."""
-        saved = [name for name in state if name.startswith("g_ema.")]
-        if hasattr(self, "g_ema") and not saved:
-            rank_zero_info("resume: the checkpoint has no average of the generator: it begins with the generator")
-            live = {f"g_ema.{name}": state.get(f"generator.{name}") for name in self.g_ema.state_dict()}
-            state.update({name: tensor for name, tensor in live.items() if tensor is not None})  # what lacks is told
-        elif saved and not hasattr(self, "g_ema"):
-            rank_zero_info("resume: the average of the generator ends here, the model has none")
-            for name in saved:
-                del state[name]
 
-    def _statistics(self) -> dict[str, Tensor]:
-        """Floating-point buffers that are saved, each of which a rank may have its own values of."""
-        saved = self.state_dict()
-        return {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point() and name in saved}
+def _adapt_average(model: Any, state: dict[str, Tensor]) -> None:
+    """Begin the average of the generator that the checkpoint has not, drop the one that the model has not."""
+    saved = [name for name in state if name.startswith("g_ema.")]
+    if hasattr(model, "g_ema") and not saved:
+        rank_zero_info("resume: the checkpoint has no average of the generator: it begins with the generator")
+        live = {f"g_ema.{name}": state.get(f"generator.{name}") for name in model.g_ema.state_dict()}
+        state.update({name: tensor for name, tensor in live.items() if tensor is not None})  # what lacks is told
+    elif saved and not hasattr(model, "g_ema"):
+        rank_zero_info("resume: the average of the generator ends here, the model has none")
+        for name in saved:
+            del state[name]
 
-    def finish_resuming(self) -> None:
-        """What must wait until the strategy is set up, which makes all ranks' buffers equal, and optimizers exist.
 
-        Raises:
-            ValueError: if an optimizer cannot read the state of the one that was saved; names both.
-        """
-        if isinstance(wrapped := self.trainer.strategy.model, DistributedDataParallel):
-            wrapped.require_forward_param_sync = False  # would send rank 0's statistics to all, once, on resuming
-        if self._buffers_of_rank is not None:
-            write_back(self._buffers_of_rank, self._statistics())
-            self._buffers_of_rank = None
-        now = [type(optimizer).__name__ for optimizer in self.trainer.optimizers]
-        if self._optimizers_saved not in (None, now):
-            raise ValueError(
-                f"the checkpoint holds the state of {' and '.join(self._optimizers_saved or [])} (discriminator's, "
-                f"generator's), the run has {' and '.join(now)}: give the same classes"
-            )
-        self._optimizers_saved = None
+def _statistics(model: Any) -> dict[str, Tensor]:
+    """Floating-point buffers that are saved, each of which a rank may have its own values of."""
+    saved = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point() and name in saved}
 
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        *,
-        trust: str | Iterable[str] = (),
-        **kwargs: Any,
-    ) -> Any:
-        """The model of a checkpoint, of the class that wrote it; arguments as in Lightning, but ``weights_only=True``.
 
-        Nothing that the file names is imported or called but networks and add-ons of lit_gans, modules of ``torch.nn``,
-        optimizers and schedulers of ``torch.optim``, and classes of the modules that ``trust`` names. Networks that are
-        no such classes must be given, ``generator=..., discriminator=...``.
+def finish_resuming(model: Any) -> None:
+    """What must wait until the strategy is set up, which makes all ranks' buffers equal, and optimizers exist.
 
-        Args:
-            checkpoint_path: Path of the checkpoint.
-            map_location: Where tensors go; None: where they were, if that is there, else the CPU.
-            hparams_file: A YAML file whose arguments take the place of those in the checkpoint; believed no more.
-            strict: Whether all weights must be there, and no others; None: yes, unless the model says otherwise.
-            weights_only: As in Lightning; always true.
-            trust: Modules, "my_gan" for example, whose classes the checkpoint may name besides; that of ``cls`` is one.
-            kwargs: Arguments of the model, in the place of the saved ones.
+    Raises:
+        ValueError: if an optimizer cannot read the state of the one that was saved; names both.
+    """
+    if isinstance(wrapped := model.trainer.strategy.model, DistributedDataParallel):
+        wrapped.require_forward_param_sync = False  # would send rank 0's statistics to all, once, on resuming
+    if model._buffers_of_rank is not None:
+        write_back(model._buffers_of_rank, _statistics(model))
+        model._buffers_of_rank = None
+    now = [type(optimizer).__name__ for optimizer in model.trainer.optimizers]
+    if model._optimizers_saved not in (None, now):
+        raise ValueError(
+            f"the checkpoint holds the state of {' and '.join(model._optimizers_saved or [])} (discriminator's, "
+            f"generator's), the run has {' and '.join(now)}: give the same classes"
+        )
+    model._optimizers_saved = None
 
-        Raises:
-            UntrustedError: if the checkpoint names anything else.
-            ValueError: if the checkpoint was written by a model that is no ``cls``, or does not fit together.
-        """
-        path, checkpoint = newest_whole(checkpoint_path, map_location or stay_where_possible)
-        ours, saved, state = contents(checkpoint, path)
-        saved = saved if hparams_file is None else arguments_of_file(hparams_file)
-        trust = (*trusted_modules(trust), *(() if is_trusted(cls.__module__, ["lit_gans"]) else (cls.__module__,)))
-        plain = {name: value for name, value in saved.items() if name not in kwargs and not name.startswith("_")}
-        description = described(cls, ours["class_path"], plain, path, trust)
-        if lost := [name for name in ours.get("left_out", ()) if name not in kwargs]:
-            rank_zero_warn(
-                f"{path} was written with {' and '.join(lost)} that have no form as plain values: they are "
-                f"not there; give {', '.join(f'{name}=...' for name in lost)}"
-            )
-        if lost := [name for name in ("generator", "discriminator") if name not in plain.keys() | kwargs.keys()]:
-            raise ValueError(
-                f"{path} does not say how to build its {' and '.join(lost)}, whose classes keep no init_args: give "
-                f"{description.cls.__name__}.load_from_checkpoint(path, {', '.join(f'{name}=...' for name in lost)})"
-            )
-        description.check_sizes(state, strict is not False, **kwargs)
-        with explained(path, description.cls):
-            model = description.build(**kwargs)
-            model.on_load_checkpoint(checkpoint)
-            model.load_state_dict(state, strict=model.strict_loading if strict is None else strict)
-        model.hparams.update(plain)
-        device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
-        return model.to(device)
 
-    def _set_hparams(self, hp: Any) -> None:
-        plain = plain_arguments(type(self), hp)
-        self._left_out = [name for name in ("augment", "regularizers") if hp.get(name) and name not in plain]
-        super()._set_hparams(plain)
+def load(
+    cls: Any,
+    checkpoint_path: Any,
+    map_location: Any,
+    hparams_file: Any,
+    strict: bool | None,
+    trust: str | Iterable[str],
+    **kwargs: Any,
+) -> Any:
+    """How ``load_from_checkpoint`` loads; its arguments."""
+    path, checkpoint = newest_whole(checkpoint_path, map_location or stay_where_possible)
+    ours, saved, state = contents(checkpoint, path)
+    saved = saved if hparams_file is None else arguments_of_file(hparams_file)
+    trust = (*trusted_modules(trust), *(() if is_trusted(cls.__module__, ["lit_gans"]) else (cls.__module__,)))
+    plain = {name: value for name, value in saved.items() if name not in kwargs and not name.startswith("_")}
+    description = described(cls, ours["class_path"], plain, path, trust)
+    if lost := [name for name in ours.get("left_out", ()) if name not in kwargs]:
+        rank_zero_warn(
+            f"{path} was written with {' and '.join(lost)} that have no form as plain values: they are "
+            f"not there; give {', '.join(f'{name}=...' for name in lost)}"
+        )
+    if lost := [name for name in ("generator", "discriminator") if name not in plain.keys() | kwargs.keys()]:
+        raise ValueError(
+            f"{path} does not say how to build its {' and '.join(lost)}, whose classes keep no init_args: give "
+            f"{description.cls.__name__}.load_from_checkpoint(path, {', '.join(f'{name}=...' for name in lost)})"
+        )
+    description.check_sizes(state, strict is not False, **kwargs)
+    with explained(path, description.cls):
+        model = description.build(**kwargs)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(state, strict=model.strict_loading if strict is None else strict)
+    model.hparams.update(plain)
+    device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
+    return model.to(device)
 
 
 def plain_arguments(model_class: type, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_gans.functional import Batch, update_average_
+from lit_gans.game import checkpoint as checkpoints
 from lit_gans.game.arguments import at_least, not_negative
-from lit_gans.game.checkpoint import CheckpointModule, flatten, write_back
+from lit_gans.game.checkpoint import flatten, plain_arguments, write_back
 from lit_gans.game.clipping import Clip, as_clip
 from lit_gans.game.compiling import align_state, compile_networks, lay_out_channels_last
 from lit_gans.game.joint import joint_batch, mean_gradient
+from lit_gans.game.sampling import SamplingModule
 from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.game.traits import Traits
 from lit_gans.internals import HOOK_NAME, logged_results, trainer_of, uncounted
@@ -43,7 +45,7 @@ Player: TypeAlias = Literal["discriminator", "generator"]
 PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # the order of their updates and optimizers
 
 
-class GameModule(CheckpointModule):
+class GameModule(SamplingModule):
     """Two networks that play against each other; ``Game`` adds the rules.
 
     Args:
@@ -89,6 +91,11 @@ class GameModule(CheckpointModule):
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not
     batch_images = 0  # real images of this step's batch, over all ranks
+    images_seen: int  # over all ranks, since training began
+    measured: dict[str, Tensor]
+    _optimizers_saved: list[str] | None = None  # of the checkpoint that is gone on from, until optimizers exist
+    _buffers_of_rank: Tensor | None = None  # of that checkpoint, until the strategy is set up
+    _left_out: Sequence[str] = ()  # arguments that have no form as plain values
 
     def __init__(
         self,
@@ -238,6 +245,54 @@ class GameModule(CheckpointModule):
         with torch.autocast(self.device.type, enabled=False):
             super().manual_backward(loss, *args, **kwargs)
 
+    # checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the class, the count of images, and what differs between ranks."""
+        checkpoints.describe(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting images, with the same noise, each rank with its own batch statistics."""
+        checkpoints.restore(self, checkpoint)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        *,
+        trust: str | Iterable[str] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """The model of a checkpoint, of the class that wrote it; arguments as in Lightning, but ``weights_only=True``.
+
+        Nothing that the file names is imported or called but networks and add-ons of lit_gans, modules of ``torch.nn``,
+        optimizers and schedulers of ``torch.optim``, and classes of the modules that ``trust`` names. Networks that are
+        no such classes must be given, ``generator=..., discriminator=...``.
+
+        Args:
+            checkpoint_path: Path of the checkpoint.
+            map_location: Where tensors go; None: where they were, if that is there, else the CPU.
+            hparams_file: A YAML file whose arguments take the place of those in the checkpoint; believed no more.
+            strict: Whether all weights must be there, and no others; None: yes, unless the model says otherwise.
+            weights_only: As in Lightning; always true.
+            trust: Modules, "my_gan" for example, whose classes the checkpoint may name besides; that of ``cls`` is one.
+            kwargs: Arguments of the model, in the place of the saved ones.
+
+        Raises:
+            UntrustedError: if the checkpoint names anything else.
+            ValueError: if the checkpoint was written by a model that is no ``cls``, or does not fit together.
+        """
+        return checkpoints.load(cls, checkpoint_path, map_location, hparams_file, strict, trust, **kwargs)
+
+    def _set_hparams(self, hp: Any) -> None:
+        plain = plain_arguments(type(self), hp)
+        self._left_out = [name for name in ("augment", "regularizers") if hp.get(name) and name not in plain]
+        super()._set_hparams(plain)
+
     # average of the generator
 
     @property
@@ -317,7 +372,7 @@ class GameModule(CheckpointModule):
         self.trainer.strategy.optimizers = self.in_order(self.trainer.optimizers)
         for optimizer in self.trainer.optimizers:
             optimizer.register_load_state_dict_post_hook(align_state)
-        self.finish_resuming()
+        checkpoints.finish_resuming(self)
         check_compatibility(self, self.trainer, optimizers=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
