@@ -27,12 +27,12 @@ ANYTHING = {
         "metrics",
         "models",
     ),
-    *("modules", "networks", "preflight", "regularizers", "runs", "strategies"),
+    *("modules", "networks", "preflight", "recorded", "regularizers", "runs", "strategies"),
 }
 MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the version
     "": ANYTHING,  # lit_gans/__init__.py imports when asked
     "__main__": {"cli"},
-    "augment": {"errors"},
+    "augment": {"errors", "recorded"},
     "callbacks": {"files", "functional", "game", "internals", "metrics", "models", "modules"},
     "cli": ANYTHING,
     "commands": ANYTHING - {"cli"},
@@ -49,9 +49,10 @@ MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the versio
     "internals": set(),
     "models": {"functional", "game", "internals", "modules", "regularizers", "runs.checkpoint_files"},
     "modules": set(),
-    "networks": set(),
+    "networks": {"recorded"},
     "preflight": {"functional", "internals", "modules", "strategies"},
-    "regularizers": {"functional"},
+    "recorded": set(),
+    "regularizers": {"functional", "recorded"},
     "runs": {"errors", "files", "internals", "preflight.agreement"},
     "strategies": {"internals"},
     "version": set(),

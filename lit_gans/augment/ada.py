@@ -79,7 +79,6 @@ class ADA(Augmentation):
         on = {"blit": blit, "geometry": geometry, "color": color, "filter": filter, "noise": noise, "cutout": cutout}
         self.transformations = [_TRANSFORMATIONS[name] for name, wanted in on.items() if wanted]
         self.target, self.every, self.kimg = target, every, kimg
-        self.init_args = {**on, "target": target, "every": every, "kimg": kimg, "p": p}
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("seen", torch.zeros(2))
 

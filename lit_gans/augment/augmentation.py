@@ -1,21 +1,19 @@
 """What the augmentations share."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from lit_gans.recorded import Recorded
 
 __all__ = ("Augmentation",)
 
 
-class Augmentation(nn.Module):
+class Augmentation(Recorded):
     """Images → images, at random and differentiably; a subclass defines ``transform``.
 
-    A subclass keeps its arguments in ``init_args``, from which a checkpoint builds it again. Random numbers are drawn
-    for each image by itself, from the global generator of the images' device, which the training loop seeds.
+    Random numbers are drawn for each image by itself, from the global generator of the images' device, which the
+    training loop seeds.
     """
-
-    init_args: dict[str, Any]
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) → images of the same shape and type, computed in float32 at least.

@@ -38,7 +38,6 @@ class DiffAugment(Augmentation):
     def __init__(self, policy: Sequence[Policy] = ("color", "translation", "cutout")) -> None:
         super().__init__()
         self.policy: tuple[str, ...] = tuple(policy.split(",") if isinstance(policy, str) else policy)
-        self.init_args = {"policy": list(self.policy)}
         for name in self.policy:
             if name not in _TRANSFORMATIONS:
                 raise ValueError(unknown("policy", name, _TRANSFORMATIONS))

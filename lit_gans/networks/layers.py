@@ -1,10 +1,12 @@
 """What the networks share: the recording base class, named layers, sizes and labels."""
 
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lit_gans.recorded import Recorded
 
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
 Norm = Literal["batch", "group", "instance", "layer"]
@@ -23,20 +25,8 @@ class Answer(NamedTuple):
     head: Tensor
 
 
-class Network(nn.Module):
-    """A module that remembers the keyword arguments it was built with.
-
-    ``{"class_path": ..., "init_args": net.init_args}`` is then all that a checkpoint needs to build it again. The
-    record follows copies and pickles of the network.
-    """
-
-    init_args: dict[str, Any]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Network":
-        """Builds the empty module and writes the record; ``__init__`` then takes the same arguments."""
-        network = super().__new__(cls)
-        object.__setattr__(network, "init_args", kwargs)  # nn.Module's own __setattr__ is not ready before __init__
-        return network
+class Network(Recorded):
+    """A network that a checkpoint can build again."""
 
 
 def activation_layer(name: Activation) -> nn.Module:

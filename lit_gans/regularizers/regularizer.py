@@ -2,14 +2,15 @@
 
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_gans.functional import Batch
+from lit_gans.recorded import Recorded
 
 __all__ = ("Regularizer",)
 
 
-class Regularizer(nn.Module):
+class Regularizer(Recorded):
     """A penalty that any paper can be combined with: it knows no variant, and asks ``model.discriminate`` itself.
 
     In an update of the discriminator each batch is shown once: what the loss or another add-on has asked of ``real`` or
@@ -36,14 +37,6 @@ class Regularizer(nn.Module):
     couples_samples = False  # whether it is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which it holds the discriminator
     slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where it takes slopes
-    init_args: dict[str, Any]  # what it was built with, as checkpoints keep it
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Regularizer":
-        """Builds the empty module and records the arguments that ``__init__`` then takes."""
-        regularizer = super().__new__(cls)
-        names = cls.__init__.__code__.co_varnames[1:]
-        object.__setattr__(regularizer, "init_args", dict(zip(names, args, strict=False)) | kwargs)
-        return regularizer
 
     def __init__(self, weight: float, every: int = 1) -> None:
         super().__init__()

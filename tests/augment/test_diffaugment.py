@@ -139,4 +139,4 @@ def test_what_is_no_image_and_no_policy_is_refused():
         DiffAugment()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match="unknown policy 'colour': did you mean color"):
         DiffAugment(["colour"])
-    assert DiffAugment("cutout").init_args == {"policy": ["cutout"]}
+    assert DiffAugment("cutout").init_args == {"policy": "cutout"}

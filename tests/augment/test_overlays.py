@@ -80,7 +80,7 @@ def test_wrong_names_are_told_with_the_nearest_right_ones(capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("augment", [ADA(filter=True, p=0.3), DiffAugment(("cutout",)), lambda x: x.flip(3)])
+@pytest.mark.parametrize("augment", [ADA(filter=True, p=0.3), DiffAugment(["cutout"]), lambda x: x.flip(3)])
 def test_python_models_come_back_with_their_augmentation(augment, tmp_path):
     networks = MLPGenerator(latent_dim=4, **SMALL), MLPDiscriminator(**SMALL)
     model = GAN(*networks, latent_dim=4, augment=augment, regularizers=[R1()])
