@@ -12,9 +12,28 @@ from griffe import Extension, Object
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
-PICTURES = Path(__file__).parents[1] / "benchmarks" / "results"
+from lit_gans.commands.listing import FAMILIES
+
+PAGES = Path(__file__).parent
+PICTURES = PAGES.parent / "benchmarks" / "results"
 _GAP = '<mspace width="0.167em"/>'
 PATH = re.compile(r"(?:\.\./)+benchmarks/results/(\w+\.png)")
+
+
+def on_config(config: Any) -> Any:
+    """Add a page for each model to the navigation, family by family."""
+    for entry in config.nav:
+        if "Models" in entry:
+            pages = {_title(path): f"models/{path.name}" for path in (PAGES / "models").glob("*.md")}
+            names = [name for group in FAMILIES.values() for name in group]
+            order = {name.lower(): number for number, name in enumerate(names)}
+            titles = sorted(pages, key=lambda title: order.get(title.replace("-", "").lower(), len(order)))
+            entry["Models"] += [{title: pages[title]} for title in titles if pages[title] != "models/index.md"]
+    return config
+
+
+def _title(path: Path) -> str:
+    return path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def on_files(files: Files, config: Any) -> Files:

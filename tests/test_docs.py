@@ -154,7 +154,18 @@ def test_every_page_is_in_the_navigation():
             yield value
 
     site = yaml.load((ROOT / "mkdocs.yml").read_text("utf-8"), Tolerant)
-    assert sorted(leaves(site["nav"])) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+    models = [f"models/{stem}.md" for stem in map(stem_of, MODELS)]  # those the hook adds
+    assert sorted([*leaves(site["nav"]), *models]) == sorted(
+        path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")
+    )
+
+
+def test_the_models_are_in_the_navigation_family_by_family(hooks):
+    config = SimpleNamespace(nav=[{"Start": "index.md"}, {"Models": ["models/index.md"]}])
+    added = hooks.on_config(config).nav[1]["Models"][1:]
+    assert [path for entry in added for path in entry.values()] == [
+        f"models/{stem_of(name)}.md" for names in FAMILIES.values() for name in names
+    ]
 
 
 @pytest.fixture
