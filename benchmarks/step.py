@@ -26,7 +26,8 @@ import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from lit_gans import callbacks
+import lit_gans
+from lit_gans import Guard
 from lit_gans.callbacks import GameProgressBar
 from lit_gans.data import ImageDataModule
 from lit_gans.models import GAN
@@ -127,14 +128,14 @@ class Switch(Callback):
             self.flip(trainer)
 
     def on_train_end(self, trainer, pl_module):
-        self.held = sum(self.switched[-1].guard.snapshots.sizes)
+        self.held = sum(self.switched[-1].snapshots.sizes)
 
 
 def measure_guard(case, blocks, which):
     settings = CASES[case]
     entries = yaml.safe_load(GUARD.read_text("utf-8"))["trainer"]["callbacks+"]
-    guard = [getattr(callbacks, entry["class_path"])(**entry.get("init_args", {})) for entry in entries]
-    guard = guard if which == "all" else guard[:1]
+    guard = [getattr(lit_gans, entry["class_path"])(**entry.get("init_args", {})) for entry in entries]
+    guard = [*(guard if which == "all" else guard[:1]), Guard()]
     switch = Switch(guard, settings["guard_block"])
     data = ImageDataModule(
         "fake", image_size=settings["image_size"], channels=1, batch_size=settings["batch"], fake_length=6400
