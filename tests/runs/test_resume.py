@@ -4,14 +4,13 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from interrupted import VALIDATION, At, crash, equal, fit, states
-from launching import python
+from launching import Program, python
 from torch.optim import Adam
 from toys import LATENT, MODELS, SOME, WIDE, loader, networks, same, trainer, weights
 
@@ -175,13 +174,9 @@ WORDS = [
 ]
 
 
-def command(folder, *words, **kwargs):
+def command(folder, *words):
     folder.mkdir(exist_ok=True)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(
-        [sys.executable, "-m", "lit_gans", *words], cwd=folder, env=env, stdout=-1, stderr=subprocess.STDOUT,
-        text=True, **kwargs,
-    )  # fmt: skip
+    return Program("-m", "lit_gans", *words, cwd=folder)
 
 
 @pytest.mark.slow  # processes that import torch
@@ -190,14 +185,14 @@ def test_a_killed_command_resumes_with_logs_without_gap_or_overlap(tmp_path):
     parts = command(tmp_path / "parts", *WORDS)
     last = tmp_path / "parts" / "runs" / "dcgan-digits" / "version_0" / "checkpoints" / "last.ckpt"
     while not last.with_name("last.ckpt.previous").exists():  # the second is written: somewhere after step 14
-        assert parts.poll() is None, parts.stdout.read()
+        assert parts.poll() is None, parts.told()
+        time.sleep(0.002)
     parts.kill()
-    parts.communicate()
-    resumed = command(tmp_path / "parts", *WORDS)
-    told = resumed.communicate(timeout=120)[0]
-    assert resumed.returncode == 0, told
-    assert f"resume: {last.relative_to(tmp_path / 'parts')}, step" in told
-    assert whole.communicate(timeout=120)
+    assert parts.finished().returncode == -signal.SIGKILL
+    resumed = command(tmp_path / "parts", *WORDS).finished(timeout=120)
+    assert resumed.returncode == 0, resumed
+    assert f"resume: {last.relative_to(tmp_path / 'parts')}, step" in resumed.stdout + resumed.stderr
+    assert whole.finished(timeout=120).returncode == 0
     folders = [tmp_path / part / "runs" / "dcgan-digits" / "version_0" for part in ("whole", "parts")]
     assert [path.name for path in folders[1].parent.iterdir()] == ["version_0"]
     states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in folders]
