@@ -47,7 +47,7 @@ def scope(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("name", "lengths"), [("quickstart.ipynb", 2), ("compare.ipynb", 1)])
 def test_each_cell_runs_and_what_no_training_changes_is_what_is_stored(name, lengths, scope):
-    """In twelve steps for a thousand or two; whole, and in a kernel, as ``pytest notebooks`` or when all is asked for."""
+    """In twelve steps for a thousand or two; ``-m exhaustive`` runs the whole in a kernel."""
     trained = False
     for cell in cells(name):
         trains = len(LENGTH.findall(source(cell)))

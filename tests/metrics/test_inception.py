@@ -13,8 +13,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lit_gans.metrics import (
-    Features,
     FeatureExtractor,
+    Features,
     FrechetDistance,
     InceptionScore,
     InceptionV3,

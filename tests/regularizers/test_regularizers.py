@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from toys import LATENT, Batches, Point, Slope, build, images, loader, networks, same, trainer, weights
 
-from lit_gans.guard import ExplosionDetector
 from lit_gans.functional import Batch, gamma_for, input_gradient_norm, off_diagonal_gram, perturb
+from lit_gans.guard import ExplosionDetector
 from lit_gans.models import GAN
 from lit_gans.networks import MLPDiscriminator, MLPGenerator
 from lit_gans.regularizers import (
