@@ -111,13 +111,13 @@ class TestCheckpoint:
     def test_two_processes_give_the_same(self, start, trained, monkeypatch, capsys):
         """As they are started by the command, where all is asked for; by default from one that has imported torch."""
         warm()
-        strategy = DDPStrategy(start_method=start)
-        fabric = evaluation.Fabric
-        monkeypatch.setattr(
-            evaluation,
-            "Fabric",
-            lambda **words: fabric(**words | ({} if words["devices"] == 1 else {"strategy": strategy})),
-        )
+        whole = evaluation.Fabric
+
+        def fabric(devices, strategy, **words):
+            strategy = DDPStrategy(accelerator="cpu", start_method=start) if devices > 1 else strategy
+            return whole(devices=devices, strategy=strategy, **words | ({"accelerator": "auto"} if devices > 1 else {}))
+
+        monkeypatch.setattr(evaluation, "Fabric", fabric)
         one = evaluate(trained, *FEW)
         two = evaluate(trained, *FEW, "--devices", "2", "--accelerator", "cpu", output="two.json")
         assert (one["protocol"]["processes"], two["protocol"]["processes"]) == (1, 2)
