@@ -28,6 +28,7 @@ import json
 import logging
 import math
 import multiprocessing
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -36,6 +37,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))  # its faults
 RESULTS = Path(__file__).parent / "results"
 CONFIG = Path(__file__).parents[1] / "configs" / "callbacks" / "guard.yaml"
 STEPS = {"gan": 6000, "dcgan": 3000, "wgan_gp": 3000}  # when distances fall but slowly
@@ -44,6 +46,14 @@ FIRST, LAST = 600, 1600  # where faults are injected
 HEALTHY_STEPS = 8000
 NUMERIC = ("nan_gradient", "inf_gradient", "gradient_1e3", "gradient_1e6", "nan_weight", "nan_batch")
 SLOW = ("rate_100", "rate_rising", "d_frozen", "d_rate_50", "g_zeroed")
+ONCE = {  # what they are in tests/support/faults.py
+    "nan_gradient": math.nan,
+    "inf_gradient": math.inf,
+    "gradient_1e3": 1e3,
+    "gradient_1e6": 1e6,
+    "nan_weight": "weight",
+    "nan_batch": "batch",
+}
 FAULTS = {
     "nan_gradient": "one element of a gradient becomes NaN, once",
     "inf_gradient": "one element of a gradient becomes infinite, once",
@@ -98,33 +108,23 @@ def guard():
 
 
 def make_fault(fault, step, seed):
-    """A callback that does it, before the guard looks."""
-    from lightning import Callback
+    """A callback that does it, before the guard looks; what is done once is done as in the tests."""
+    from faults import Fault
 
-    class Inject(Callback):
-        player = seed % 2 if not fault.startswith("d_") else 0
-        if fault == "g_zeroed":
-            player = 1
-        done = False
+    class Inject(Fault):
         spoiled = False  # whether weights were ever not finite after a step
 
-        def now(self, trainer):
-            return trainer.fit_loop.epoch_loop._batches_that_stepped
-
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            now, optimizer = self.now(trainer), trainer.optimizers[self.player]
+            now = trainer.fit_loop.epoch_loop._batches_that_stepped
             if now > step and not all(torch.isfinite(p).all() for p in module.parameters()):
                 self.spoiled = True
                 if not any(hasattr(c, "guard") for c in trainer.callbacks):
                     trainer.should_stop = True
-            network = module.discriminator if self.player == 0 else module.generator
-            if fault == "nan_batch" and now == step:
-                batch[0].fill_(math.nan)
-            if fault == "nan_weight" and now == step:
-                with torch.no_grad():
-                    list(network.parameters())[-1].view(-1)[0] = math.nan
+            super().on_train_batch_start(trainer, module, batch, batch_idx)
+            optimizer = trainer.optimizers[("discriminator", "generator").index(self.player)]
             if fault == "g_zeroed" and now == step:
-                last = [m for m in network.modules() if isinstance(m, torch.nn.Linear | torch.nn.ConvTranspose2d)][-1]
+                layers = (torch.nn.Linear, torch.nn.ConvTranspose2d)
+                last = [m for m in module.generator.modules() if isinstance(m, layers)][-1]
                 for parameter in last.parameters():
                     parameter.data.zero_()
                     for moment in optimizer.state[parameter].values():
@@ -145,19 +145,9 @@ def make_fault(fault, step, seed):
             """A rise that goes on for ever would only prove that the guard stops: it ends when it is undone."""
             return any(type(c).__name__ == "Guard" and c.rollbacks for c in trainer.callbacks)
 
-        def on_before_optimizer_step(self, trainer, module, optimizer):
-            if self.now(trainer) < step or self.done or trainer.optimizers.index(optimizer) != self.player:
-                return
-            gradients = [p.grad for p in optimizer.param_groups[0]["params"]]
-            if fault in ("nan_gradient", "inf_gradient"):
-                gradients[len(gradients) // 2].view(-1)[0] = math.nan if fault == "nan_gradient" else math.inf
-            elif fault in ("gradient_1e3", "gradient_1e6"):
-                torch._foreach_mul_(gradients, 1e3 if fault == "gradient_1e3" else 1e6)
-            else:
-                return
-            self.done, self.at = True, self.now(trainer)
-
-    return Inject()
+    drawn = ("discriminator", "generator")[seed % 2]
+    player = "generator" if fault == "g_zeroed" else "discriminator" if fault.startswith("d_") else drawn
+    return Inject(ONCE.get(fault, fault), step, player=player)
 
 
 def train(task):
@@ -210,9 +200,9 @@ def train(task):
         "fault": fault,
         "seed": seed,
         "guarded": guarded,
-        "step": getattr(injected, "at", number) if fault else None,
+        "step": number if fault else None,
         "steps": trainer.global_step,
-        "player": None if fault is None else ("discriminator", "generator")[injected.player],
+        "player": None if fault is None else injected.player,
         "spoiled": bool(fault) and injected.spoiled,
         "stopped": stopped,
         "fd": distance if math.isfinite(distance) else None,

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from launching import python
+from launching import ranks
 from lightning import Callback
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -228,7 +228,7 @@ if __name__ == "__main__":
 def notes(tmp_path_factory):
     """What each rank noted, by strategy and run."""
     folder = tmp_path_factory.mktemp("ddp")
-    done = python(__file__, cwd=folder)
+    done = ranks(__file__, cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     noted = {
         (strategy, run): [torch.load(folder / f"{strategy}-{run}-{rank}.pt", weights_only=True) for rank in (0, 1)]

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launching import warm
+from lightning.fabric.strategies import DDPStrategy
 from PIL import Image
 from refusals import refused
 
 from lit_gans.cli import main
+from lit_gans.commands import evaluation
 from lit_gans.data import ImageDataModule
 from lit_gans.functional import to_uint8
 from lit_gans.metrics import Classifier, FrechetDistance
@@ -102,8 +105,19 @@ class TestCheckpoint:
         clean = evaluate(trained, "--protocol", "cleanfid", "-n", "200", "--metrics", "fd", "--resamples", "0")
         assert clean["protocol"]["extractor"]["resize"] == "pil-bicubic"
 
-    @pytest.mark.slow
-    def test_two_processes_give_the_same(self, trained, capsys):
+    @pytest.mark.parametrize(
+        "start", ["forkserver", pytest.param("spawn", marks=[pytest.mark.slow, pytest.mark.exhaustive])]
+    )
+    def test_two_processes_give_the_same(self, start, trained, monkeypatch, capsys):
+        """As they are started by the command, where all is asked for; by default from one that has imported torch."""
+        warm()
+        whole = evaluation.Fabric
+
+        def fabric(devices, strategy, **words):
+            strategy = DDPStrategy(accelerator="cpu", start_method=start) if devices > 1 else strategy
+            return whole(devices=devices, strategy=strategy, **words | ({"accelerator": "auto"} if devices > 1 else {}))
+
+        monkeypatch.setattr(evaluation, "Fabric", fabric)
         one = evaluate(trained, *FEW)
         two = evaluate(trained, *FEW, "--devices", "2", "--accelerator", "cpu", output="two.json")
         assert (one["protocol"]["processes"], two["protocol"]["processes"]) == (1, 2)

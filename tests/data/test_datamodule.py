@@ -2,8 +2,6 @@
 
 import io
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import get_args
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from launching import python
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import transforms
@@ -30,7 +29,7 @@ def real(tmp_path_factory):
     if not (SHARED / "prepare.py").exists():
         pytest.skip(f"no real data in {SHARED}")
     root = tmp_path_factory.mktemp("real")
-    subprocess.run([sys.executable, SHARED / "prepare.py", root, "mnist", "cifar10"], check=True)
+    assert python(SHARED / "prepare.py", root, "mnist", "cifar10", cwd=root).returncode == 0
     return root
 
 

@@ -74,7 +74,9 @@ def test_a_spoiled_gradient_is_dropped_in_the_very_step(tmp_path, what, player):
 
 @pytest.mark.parametrize("name", SOME)
 def test_all_models(tmp_path, name):
-    record = fit(tmp_path, Fault(math.nan, 41), ExplosionDetector(action="skip"), model=build(name, n_critic=1))
+    record = fit(
+        tmp_path, Fault(math.nan, 41), ExplosionDetector(action="skip"), model=build(name, n_critic=1), steps=44
+    )
     assert [(event["step"], event["kind"]) for event in events(tmp_path)] == [(41, "nan")]
     assert finite(record.states)
 
@@ -431,7 +433,8 @@ def test_a_healthy_run_is_the_same_bit_by_bit(tmp_path, name):
         both = networks(name, dropout=0.2, norm=True)
         model = MODELS[name](*both, latent_dim=LATENT, ema_decay=0.9, **EXTRAS.get(name, {}))
         torch.manual_seed(3)
-        return fit(folder, *callbacks, model=model, steps=130, log_every_n_steps=5)
+        steps = 130 if name == "GAN" else 60  # three snapshots, twice the warm-up: nothing new comes later
+        return fit(folder, *callbacks, model=model, steps=steps, log_every_n_steps=5)
 
     guard = [
         GradientNormMonitor(per_layer=True, input_every=1),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from launching import python
+from launching import ranks
 
 pytestmark = pytest.mark.slow  # one launch trains them all
 
@@ -71,7 +71,7 @@ def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guard")
     (folder / "script.py").write_text(SCRIPT)
     words = [f"{name}:{what}:{action}" for name, (what, action) in CASES.items()]
-    done = python("script.py", *words, cwd=folder)
+    done = ranks("script.py", *words, cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return {
         name: (

@@ -119,8 +119,11 @@ class TestFrechet:
         ours = float(frechet_distance(Moments.of_features(x), Moments.of_features(y)))
         assert ours == pytest.approx(float(frechet_distance(*without)) + 0.25, rel=1e-6)
 
-    def test_torch_fidelity_on_the_same_features(self):
-        x, y = features_like_inceptions(500, 1), 1.05 * features_like_inceptions(500, 2) + 0.02
+    @pytest.mark.parametrize("width", [512, pytest.param(2048, marks=[pytest.mark.exhaustive, pytest.mark.slow])])
+    def test_torch_fidelity_on_the_same_features(self, width):
+        """By default on fewer than Inception's 2048, for whose root torch-fidelity takes twenty seconds."""
+        x, y = (features_like_inceptions(500, seed, width) for seed in (1, 2))
+        y = 1.05 * y + 0.02
         theirs = fid_statistics_to_metric(*(fid_features_to_statistics(v.double()) for v in (x, y)), verbose=False)
         ours = float(frechet_distance(Moments.of_features(y), Moments.of_features(x)))
         assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)

@@ -224,7 +224,7 @@ def test_one_process_equals_two(tmp_path, monkeypatch):
     monkeypatch.setenv("LIT_GANS_CACHE", str(tmp_path / "one"))
     one, stamp = run(tmp_path, devices=1)
     support = Path(__file__).parents[1] / "support"
-    done = python(support / "evaluated.py", tmp_path, cwd=None, LIT_GANS_CACHE=str(tmp_path / "two"))
+    done = python(support / "evaluated.py", tmp_path, cwd=tmp_path, LIT_GANS_CACHE=str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr[-4000:]
     (first, other), (second, _) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second

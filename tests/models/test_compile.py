@@ -45,7 +45,7 @@ from lit_gans.networks import (
 from lit_gans.regularizers import R1, Regularizer
 
 NORMED = [f"{penalised}-{norm}" for penalised in ("R1", "WGANGP") for norm in ("batch", "spectral")]
-SOME = ("GAN", "CGAN", "WGANGP", "R1-batch", "WGANGP-spectral")  # run each time
+SOME = ("CGAN", "R1-batch", "WGANGP-spectral")  # each time: labels and a generator, both penalties, both norms
 CASES = [
     case if case in SOME else pytest.param(case, marks=[pytest.mark.slow, pytest.mark.exhaustive])
     for case in [*MODELS, "R1", *NORMED]
@@ -171,17 +171,19 @@ def test_losses_gradients_and_buffers_equal_those_of_eager(case, told):
 @pytest.mark.slow
 @needs_cxx
 @needs_penalties
-def test_kernels_of_inductor_equal_eager():
+@pytest.mark.parametrize(("case", "graphs"), [("GAN", 2), pytest.param("WGANGP", 3, marks=pytest.mark.exhaustive)])
+def test_kernels_of_inductor_equal_eager(case, graphs):
+    """By default without a penalty, whose kernels take a compiler as long again."""
     counters.clear()
-    plain, compiled = model_of("WGANGP"), model_of("WGANGP")
+    plain, compiled = model_of(case), model_of(case)
     compiling.compile_networks(compiled)
     assert_plays_like(plain, compiled, sizes=(8,), players=PLAYERS[:1])
-    assert counters["stats"]["unique_graphs"] == 3
+    assert counters["stats"]["unique_graphs"] == graphs
     assert counters["inductor"]
 
 
 @needs_penalties
-@pytest.mark.parametrize("name", ["CGAN", "WGANGP"])
+@pytest.mark.parametrize("name", [pytest.param("CGAN", marks=pytest.mark.exhaustive), "WGANGP"])
 def test_training_is_the_same_with_few_graphs_and_exchangeable_checkpoints(name, told, tmp_path):
     ends = []
     for compile_networks in (False, True):
@@ -266,8 +268,8 @@ TWICE = "stays eager where its input requires gradients"
 @pytest.mark.parametrize(
     ("model_class", "discriminator", "arguments", "messages"),
     [
-        (GAN, Talking, dict, ["the discriminator stays eager: .*print"]),
-        (
+        pytest.param(GAN, Talking, dict, ["the discriminator stays eager: .*print"], marks=pytest.mark.exhaustive),
+        (  # the same network, and a penalty that asks it
             WGANGP,
             Talking,
             dict,

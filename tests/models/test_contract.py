@@ -19,6 +19,7 @@ from toys import (
     Discriminator,
     Generator,
     build,
+    by_turns,
     images,
     labels,
     loader,
@@ -54,8 +55,7 @@ class Spy(Callback):
         self.steps.append(trainer.global_step)
 
 
-@all_models
-@pytest.mark.parametrize("n_critic", [1, 3])
+@pytest.mark.parametrize(("name", "n_critic"), by_turns(MODELS, [1, 3]))
 def test_one_batch_is_one_step_whatever_n_critic(name, n_critic, tmp_path):
     spy = Spy()
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=-1, filename="{step}")
@@ -107,8 +107,7 @@ def test_accumulation_equals_the_large_batch_or_is_refused(name, tmp_path, monke
                 assert torch.allclose(value, other[key], rtol=0, atol=2e-4 if name in SPECTRAL else 1e-5), key
 
 
-@all_models
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize(("name", "precision"), by_turns(MODELS, ["32-true", "bf16-mixed", "64-true"]))
 def test_trains_in_each_precision_and_stays_finite(name, precision, tmp_path):
     model = build(name)
     trainer(tmp_path, max_steps=8, precision=precision).fit(model, loader())

@@ -13,7 +13,20 @@ from interrupted import At, equal, fit, states
 from lightning import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.optim import SGD, Adam
-from toys import EXTRAS, LATENT, MODELS, SOME, Discriminator, Generator, build, loader, networks, same, trainer, weights
+from toys import (
+    EXTRAS,
+    LATENT,
+    MODELS,
+    WIDE,
+    Discriminator,
+    Generator,
+    build,
+    loader,
+    networks,
+    same,
+    trainer,
+    weights,
+)
 
 from lit_gans.models import GAN, WGANGP
 from lit_gans.regularizers import R1
@@ -78,10 +91,17 @@ class Overflow(Callback):
         self.seen.append(trainer.global_step)
 
 
-@pytest.mark.slow
-@both
-@pytest.mark.parametrize("name", [*SOME, "R1"])
-def test_500_steps_stay_finite(name, plugin, tmp_path):
+BY_TURNS = [(name, (bf16, half)[n % 2], 120) for n, name in enumerate((*WIDE, "R1"))]
+WHOLE = [
+    pytest.param(name, plugin, 500, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+    for name in (*MODELS, "R1")
+    for plugin in (bf16, half)
+]
+
+
+@pytest.mark.parametrize(("name", "plugin", "steps"), [*BY_TURNS, *WHOLE])
+def test_hundreds_of_steps_stay_finite(name, plugin, steps, tmp_path):
+    """By default 120, in one of the two precisions by turns; whole, 500 in both."""
     model = MODELS.get(name, GAN)(
         *networks(name, norm=True),
         latent_dim=LATENT,
@@ -92,9 +112,9 @@ def test_500_steps_stay_finite(name, plugin, tmp_path):
     )
     losses = []
     model.log_step = lambda terms, step: losses.extend(v for named in terms.values() for v in named.values())
-    run = trainer(tmp_path, max_steps=500, plugins=[plugin()])
+    run = trainer(tmp_path, max_steps=steps, plugins=[plugin()])
     run.fit(model, loader(batch_size=16))
-    assert run.global_step == 500
+    assert run.global_step == steps
     assert torch.isfinite(torch.stack([loss.float() for loss in losses])).all()
     assert torch.isfinite(flat(value.float() for value in model.state_dict().values())).all()
     if plugin is half:  # 2**16 itself is more than half precision holds, so that the first update is dropped

@@ -4,16 +4,15 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
+import time
+from functools import cache
 
 import pytest
 import torch
 from interrupted import VALIDATION, At, crash, equal, fit, states
-from launching import python
+from launching import Program, python
 from torch.optim import Adam
-from toys import LATENT, MODELS, SOME, WIDE, loader, networks, same, trainer, weights
+from toys import LATENT, MODELS, WIDE, by_turns, loader, networks, same, trainer, weights
 
 from lit_gans.models import GAN
 from lit_gans.runs.resuming import OptionsOfConfig
@@ -29,8 +28,19 @@ MOMENTS = {  # hook, and global step at which it runs, of a signal that arrives;
 }
 
 
-def assert_resumes(tmp_path, name, hook, step, saved, **kwargs):
-    whole, whole_run, rows, _ = fit(tmp_path / "whole", name, **kwargs)
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """Runs that nothing interrupts, each made once."""
+
+    @cache
+    def whole(name, **kwargs):
+        return fit(tmp_path_factory.mktemp("whole"), name, **kwargs)
+
+    return whole
+
+
+def assert_resumes(tmp_path, wholes, name, hook, step, saved, **kwargs):
+    whole, whole_run, rows, _ = wholes(name, **kwargs)
     told = At(hook, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     _, _, before, code = fit(tmp_path / "parts", name, told, **kwargs)
     assert code == 143
@@ -43,21 +53,17 @@ def assert_resumes(tmp_path, name, hook, step, saved, **kwargs):
     assert rows == before + after
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("name", SOME)
-def test_a_run_told_to_end_goes_on_bit_by_bit(name, moment, tmp_path):
-    assert_resumes(tmp_path, name, *MOMENTS[moment])
+@pytest.mark.parametrize(("name", "moment"), by_turns(MODELS, MOMENTS))
+def test_a_run_told_to_end_goes_on_bit_by_bit(name, moment, tmp_path, wholes):
+    """Each model at one moment by default, each moment by three models or four."""
+    assert_resumes(tmp_path, wholes, name, *MOMENTS[moment])
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - set(WIDE)))
-def test_every_model_does_in_the_middle_of_an_epoch(name, tmp_path):
-    assert_resumes(tmp_path, name, *MOMENTS["in the middle of an epoch"])
-
-
-@pytest.mark.parametrize("moment", ["in the middle of an epoch", "at the end of an epoch"])
-@pytest.mark.parametrize("name", SOME)
-def test_so_it_does_in_mixed_precision(name, moment, tmp_path):
-    assert_resumes(tmp_path, name, *MOMENTS[moment], precision="bf16-mixed")
+@pytest.mark.parametrize(
+    ("name", "moment"), by_turns(MODELS, ["in the middle of an epoch", "at the end of an epoch"], WIDE)
+)
+def test_so_it_does_in_mixed_precision(name, moment, tmp_path, wholes):
+    assert_resumes(tmp_path, wholes, name, *MOMENTS[moment], precision="bf16-mixed")
 
 
 @pytest.mark.slow  # workers are started anew in each epoch
@@ -65,24 +71,24 @@ def test_so_it_does_in_mixed_precision(name, moment, tmp_path):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("name", MODELS)
-def test_so_it_does_with_workers(name, moment, precision, tmp_path):
-    assert_resumes(tmp_path, name, *MOMENTS[moment], precision=precision, workers=2)
+def test_so_it_does_with_workers(name, moment, precision, tmp_path, wholes):
+    assert_resumes(tmp_path, wholes, name, *MOMENTS[moment], precision=precision, workers=2)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_so_it_does_with_workers_in_the_middle_of_an_epoch(precision, tmp_path):
-    assert_resumes(tmp_path, "DCGAN", *MOMENTS["in the middle of an epoch"], precision=precision, workers=2)
+def test_so_it_does_with_workers_in_the_middle_of_an_epoch(precision, tmp_path, wholes):
+    assert_resumes(tmp_path, wholes, "DCGAN", *MOMENTS["in the middle of an epoch"], precision=precision, workers=2)
 
 
 @pytest.mark.parametrize("step", range(1, 16))
-def test_so_it_does_from_every_step_with_a_validation_at_each_end_of_an_epoch(step, tmp_path):
-    assert_resumes(tmp_path, "GAN", "on_train_batch_end", step, step, validation=None)
+def test_so_it_does_from_every_step_with_a_validation_at_each_end_of_an_epoch(step, tmp_path, wholes):
+    assert_resumes(tmp_path, wholes, "GAN", "on_train_batch_end", step, step, validation=None)
 
 
 @pytest.mark.parametrize("n", [4, 5, 6, 10])
 @pytest.mark.parametrize("validation", [VALIDATION, None])
-def test_a_run_that_came_to_its_end_can_be_made_longer(n, validation, tmp_path):
-    whole, _, rows, _ = fit(tmp_path / "whole", "DCGAN", validation=validation)
+def test_a_run_that_came_to_its_end_can_be_made_longer(n, validation, tmp_path, wholes):
+    whole, _, rows, _ = wholes("DCGAN", validation=validation)
     _, _, before, code = fit(tmp_path / "parts", "DCGAN", validation=validation, steps=n)
     assert code is None
     resumed, _, after, _ = fit(tmp_path / "parts", "DCGAN", validation=validation, resume=True)
@@ -93,9 +99,9 @@ def test_a_run_that_came_to_its_end_can_be_made_longer(n, validation, tmp_path):
 @pytest.mark.parametrize("step", [1, 3, 5, 9, 10, 11])
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_train_batch_end", "on_validation_end"])
 @pytest.mark.parametrize("validation", [VALIDATION, None])
-def test_an_exception_between_steps_loses_nothing(validation, hook, step, tmp_path):
+def test_an_exception_between_steps_loses_nothing(validation, hook, step, tmp_path, wholes):
     """The models here have no batch statistics: with them, a state within a step could be another."""
-    whole, _, rows, _ = fit(tmp_path / "whole", "GAN", validation=validation)
+    whole, _, rows, _ = wholes("GAN", validation=validation)
     try:
         fit(tmp_path / "parts", "GAN", At(hook, step, crash), validation=validation)
     except RuntimeError:
@@ -175,13 +181,9 @@ WORDS = [
 ]
 
 
-def command(folder, *words, **kwargs):
+def command(folder, *words):
     folder.mkdir(exist_ok=True)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(
-        [sys.executable, "-m", "lit_gans", *words], cwd=folder, env=env, stdout=-1, stderr=subprocess.STDOUT,
-        text=True, **kwargs,
-    )  # fmt: skip
+    return Program("-m", "lit_gans", *words, cwd=folder)
 
 
 @pytest.mark.slow  # processes that import torch
@@ -190,14 +192,14 @@ def test_a_killed_command_resumes_with_logs_without_gap_or_overlap(tmp_path):
     parts = command(tmp_path / "parts", *WORDS)
     last = tmp_path / "parts" / "runs" / "dcgan-digits" / "version_0" / "checkpoints" / "last.ckpt"
     while not last.with_name("last.ckpt.previous").exists():  # the second is written: somewhere after step 14
-        assert parts.poll() is None, parts.stdout.read()
+        assert parts.poll() is None, parts.told()
+        time.sleep(0.002)
     parts.kill()
-    parts.communicate()
-    resumed = command(tmp_path / "parts", *WORDS)
-    told = resumed.communicate(timeout=120)[0]
-    assert resumed.returncode == 0, told
-    assert f"resume: {last.relative_to(tmp_path / 'parts')}, step" in told
-    assert whole.communicate(timeout=120)
+    assert parts.finished().returncode == -signal.SIGKILL
+    resumed = command(tmp_path / "parts", *WORDS).finished(timeout=120)
+    assert resumed.returncode == 0, resumed
+    assert f"resume: {last.relative_to(tmp_path / 'parts')}, step" in resumed.stdout + resumed.stderr
+    assert whole.finished(timeout=120).returncode == 0
     folders = [tmp_path / part / "runs" / "dcgan-digits" / "version_0" for part in ("whole", "parts")]
     assert [path.name for path in folders[1].parent.iterdir()] == ["version_0"]
     states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in folders]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from interrupted import equal
-from launching import python
+from launching import ranks
 from toys import MODELS, WIDE
 
 pytestmark = pytest.mark.slow  # the launches
@@ -51,7 +51,7 @@ def notes(request, tmp_path_factory):
     """What each rank noted in each run."""
     folder = tmp_path_factory.mktemp("ddp")
     (folder / "script.py").write_text(SCRIPT)
-    done = python("script.py", request.param, *NAMES[request.param], cwd=folder)
+    done = ranks("script.py", request.param, *NAMES[request.param], cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return lambda name, part: [torch.load(folder / f"{name}-{part}-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
@@ -98,7 +98,7 @@ torch.save(notes, f"{trainer.global_rank}.pt")
 @pytest.mark.parametrize("strategy", ["ddp", "gan_ddp"])
 def test_a_process_that_is_stopped_is_waited_for_and_both_end_with_the_same_bits(strategy, tmp_path):
     (tmp_path / "script.py").write_text(STOPPED)
-    done = python("script.py", strategy, cwd=tmp_path)
+    done = ranks("script.py", strategy, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     for rank in (0, 1):
         notes = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -1,11 +1,11 @@
 """A run folder stands for its best or last checkpoint, and a checkpoint brings its model and data."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 import yaml
+from launching import python
 
 import lit_gans
 from lit_gans.cli import main
@@ -65,7 +65,8 @@ trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpoin
 trainer.fit(model, lit_gans.ImageDataModule("digits"))
 trainer.save_checkpoint("my.ckpt")
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    done = python("-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     with pytest.raises(ValueError, match=r"my_gan\.MyGAN"):
         lit_gans.load("my.ckpt")
     assert "my_gan" not in sys.modules

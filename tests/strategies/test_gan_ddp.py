@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 import torch
 import torch.distributed as dist
-from launching import python
+from launching import ranks
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import StrategyRegistry
 from torch import nn
@@ -188,7 +188,7 @@ if __name__ == "__main__":
 def notes(tmp_path_factory):
     """What each rank noted in each run."""
     folder = tmp_path_factory.mktemp("gan_ddp")
-    done = python(__file__, cwd=folder, timeout=120)
+    done = ranks(__file__, cwd=folder, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
     return {
         run: [torch.load(folder / f"{run}-{rank}.pt", weights_only=True) for rank in (0, 1)]
@@ -251,7 +251,7 @@ def test_compression_keeps_a_state_for_each_group(notes):
     ],
 )
 def test_who_waited_for_whom_and_where(how, what, tmp_path):
-    done = python(__file__, how, cwd=tmp_path, timeout=120)
+    done = ranks(__file__, how, cwd=tmp_path, timeout=120)
     assert done.returncode != 0
     assert f"Rank 0 {what} at global step 3; usual causes are a rank that died" in done.stderr
 

@@ -1,11 +1,12 @@
 """Two processes with parts of different size against ``nn.BatchNorm`` on the joint batch."""
 
-import subprocess
+import os
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
+from launching import ranks
 from torch import nn
 
 from lit_gans.strategies import BatchNormSync, SyncBatchNorm
@@ -43,22 +44,22 @@ def passes(norm, x, batches):
 
 
 if __name__ == "__main__":
-    rank = int(sys.argv[1])
-    dist.init_process_group("gloo", init_method="file://" + sys.argv[2] + "/store", rank=rank, world_size=2)
+    rank = int(os.environ["LOCAL_RANK"])
+    dist.init_process_group("gloo", init_method="file://" + sys.argv[1] + "/store", rank=rank, world_size=2)
     for case in CASES:
         norm, x = layer(case)
         if case == "untracked":
             norm.eval()  # normalises by the batch all the same, also now
         norm = BatchNormSync().apply(norm)
-        torch.save(passes(norm, x[PARTS[rank]], 2), f"{sys.argv[2]}/{case}-{rank}.pt")
+        torch.save(passes(norm, x[PARTS[rank]], 2), f"{sys.argv[1]}/{case}-{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("sync"))
-    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), folder]) for rank in (0, 1)]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    done = ranks(__file__, folder, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]
     return {case: [torch.load(f"{folder}/{case}-{rank}.pt", weights_only=True) for rank in (0, 1)] for case in CASES}
 
 

@@ -9,7 +9,7 @@ from toys import Discriminator, Generator
 
 
 class Fault(Callback):
-    """Spoils gradients (nan, inf, or a factor), a weight, or the batch of one player, at the steps given."""
+    """Spoils gradients (nan or inf in one, or a factor), a weight, or the batch of one player, at the steps given."""
 
     def __init__(self, what, *steps, player="discriminator", rank=None, every=None):
         self.what, self.steps, self.player, self.rank, self.every = what, steps, player, rank, every
@@ -35,7 +35,7 @@ class Fault(Callback):
                 for parameter in parameters:
                     parameter.grad.mul_(self.what)
             else:
-                parameters[-1].grad.fill_(self.what)
+                parameters[-1].grad.view(-1)[0] = self.what
 
 
 def events(folder):

@@ -1,5 +1,7 @@
 """Small networks, data and trainers that know nothing of lit_gans, and one instance of each of its models."""
 
+from itertools import cycle
+
 import pytest
 import torch
 from lightning import Trainer
@@ -65,6 +67,7 @@ LATENT, SIDE, CLASSES = 8, 6, 3
 COUPLED = {name for name, cls in MODELS.items() if cls.traits.couples_samples} | {"StyleGAN2"}  # by its path lengths
 WIDE = ("GAN", "DCGAN", "WGAN", "WGANGP", "SNGAN", "CGAN", "BEGAN", "InfoGAN", "StyleGAN2")  # no two work alike
 SOME = [name if name in WIDE else pytest.param(name, marks=pytest.mark.exhaustive) for name in MODELS]  # by default
+
 THETA, PSI = 0.7, -1.3  # of Dirac-GAN
 CONDITIONAL = ("ACGAN", "CGAN", "ProjectionGAN", "ReACGAN")  # models of labels
 SEEING = ("CGAN", "ProjectionGAN")  # whose discriminators are given them
@@ -208,3 +211,14 @@ def weights(module):
 def same(a, b):
     """Whether two such copies are equal bit by bit."""
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def by_turns(rows, columns, some=None):
+    """All pairs of a matrix. By default each row, of some rows, meets one column, in turn; the rest is exhaustive."""
+    turns = cycle(columns)
+    dealt = {row: next(turns) for row in rows if some is None or row in some}
+    return [
+        pytest.param(row, column, marks=() if dealt.get(row) == column else pytest.mark.exhaustive)
+        for row in rows
+        for column in columns
+    ]
