@@ -8,61 +8,11 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_gans.models import (
-    ACGAN,
-    BEGAN,
-    CGAN,
-    DCGAN,
-    DRAGAN,
-    EBGAN,
-    GAN,
-    LSGAN,
-    R3GAN,
-    SAGAN,
-    SNGAN,
-    SSGAN,
-    WGAN,
-    WGANGP,
-    WGANLP,
-    BigGAN,
-    HingeGAN,
-    InfoGAN,
-    MinimaxGAN,
-    PacGAN,
-    ProjectionGAN,
-    RaGAN,
-    ReACGAN,
-    StyleGAN2,
-    UnrolledGAN,
-)
+import lit_gans.models
+from lit_gans.models import GAN
 
-MODELS = {
-    "GAN": GAN,
-    "DCGAN": DCGAN,
-    "WGAN": WGAN,
-    "WGANGP": WGANGP,
-    "SNGAN": SNGAN,
-    "CGAN": CGAN,
-    "MinimaxGAN": MinimaxGAN,
-    "LSGAN": LSGAN,
-    "HingeGAN": HingeGAN,
-    "WGANLP": WGANLP,
-    "DRAGAN": DRAGAN,
-    "RaGAN": RaGAN,
-    "R3GAN": R3GAN,
-    "EBGAN": EBGAN,
-    "BEGAN": BEGAN,
-    "PacGAN": PacGAN,
-    "UnrolledGAN": UnrolledGAN,
-    "ACGAN": ACGAN,
-    "ProjectionGAN": ProjectionGAN,
-    "InfoGAN": InfoGAN,
-    "SSGAN": SSGAN,
-    "SAGAN": SAGAN,
-    "BigGAN": BigGAN,
-    "StyleGAN2": StyleGAN2,
-    "ReACGAN": ReACGAN,
-}
+_public = {name: getattr(lit_gans.models, name) for name in ("GAN", *lit_gans.models.__all__)}
+MODELS = {name: cls for name, cls in _public.items() if issubclass(cls, GAN)}
 LATENT, SIDE, CLASSES = 8, 6, 3
 COUPLED = {name for name, cls in MODELS.items() if cls.traits.couples_samples} | {"StyleGAN2"}  # by its path lengths
 WIDE = ("GAN", "DCGAN", "WGAN", "WGANGP", "SNGAN", "CGAN", "BEGAN", "InfoGAN", "StyleGAN2")  # no two work alike
