@@ -1,5 +1,6 @@
 """Modules that remember with which arguments they were built, so that a checkpoint can build them again."""
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,9 @@ class Recorded(nn.Module):
     def __new__(cls, *args: Any, **kwargs: Any) -> "Recorded":
         """Build the empty module and write the record; ``__init__`` then takes the same arguments."""
         module = super().__new__(cls)
-        names = cls.__init__.__code__.co_varnames[1:]
-        # nn.Module's own __setattr__ is not ready before __init__
-        object.__setattr__(module, "init_args", dict(zip(names, args, strict=False)) | kwargs)
+        code = inspect.unwrap(cls.__init__).__code__
+        names = code.co_varnames[1 : code.co_argcount]
+        if len(args) <= len(names):  # else some have no name, and nothing can be built from the record
+            # nn.Module's own __setattr__ is not ready before __init__
+            object.__setattr__(module, "init_args", dict(zip(names, args, strict=False)) | kwargs)
         return module

@@ -38,7 +38,7 @@ class ADA(Augmentation):
         filter: Four bands of frequencies are amplified or damped.
         noise: Whether white noise is added.
         cutout: A square of half the size becomes zero.
-        target: Of r_t, the mean sign of the discriminator's logits of real images; 0.6 in the paper.
+        target: Target of r_t, the mean sign of the discriminator's logits of real images; 0.6 in the paper.
         every: Steps between two calls of ``adapt``; 4 in the paper.
         kimg: Thousands of real images in which p can go from 0 to 1; 500 in the paper.
         p: Probability, in [0, 1], with which each transformation is applied at first.

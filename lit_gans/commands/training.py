@@ -170,7 +170,7 @@ class CommandLine(LightningCLI):
         refuse_impossible(options, name)
         complete(options)
         self.choose_folder(options)
-        place_loggers(options.trainer.logger, self.run_folder, self.resumed)
+        place_loggers(options.trainer.logger, self.run_folder, Path(options.trainer.default_root_dir), self.resumed)
         self.tell_changes(options)
 
     def choose_folder(self, options: Namespace) -> None:
@@ -218,8 +218,6 @@ class CommandLine(LightningCLI):
         folder, trainer = self.run_folder, options.trainer
         text = self.config_text()
         ours: list[Callback] = [SaveConfig(text, yaml.safe_load(text), folder)]
-        if options.ckpt_path:
-            ours.append(OptionsOfConfig())
         if trainer.enable_progress_bar is not False:
             ours.append(GameProgressBar())
         ours += [StopOnSignal(), LogPosition(folder, self.resumed and self.resumed["logs"])]
@@ -234,7 +232,9 @@ class CommandLine(LightningCLI):
                 f"there are two {name}: an overlay adds its callbacks to those that the config has; leave one out"
             )
         kinds = {ProgressBar if isinstance(callback, ProgressBar) else type(callback) for callback in callbacks}
-        return callbacks + [callback for callback in ours if not any(isinstance(callback, kind) for kind in kinds)]
+        first: list[Callback] = [OptionsOfConfig()] if options.ckpt_path else []  # the guard looks at what it leaves
+        ours = [callback for callback in ours if not any(isinstance(callback, kind) for kind in kinds)]
+        return [*first, *callbacks, *ours]
 
     def config_text(self) -> str:
         """The resolved config, as it can be given to ``--config``."""

@@ -78,6 +78,7 @@ def restore(model: Any, checkpoint: dict[str, Any]) -> None:
 
 
 def _resume(model: Any, checkpoint: dict[str, Any], ours: dict[str, Any]) -> None:
+    model.modernise(checkpoint)
     state, world = checkpoint["state_dict"], model.trainer.world_size
     check_trainer_state(checkpoint, "the checkpoint")
     check_same_step(checkpoint.get("global_step", 0), world)
@@ -152,7 +153,7 @@ def load(
     trust: str | Iterable[str],
     **kwargs: Any,
 ) -> Any:
-    """How ``load_from_checkpoint`` loads; its arguments."""
+    """Load a model; the arguments are those of ``GameModule.load_from_checkpoint``."""
     path, checkpoint = newest_whole(checkpoint_path, map_location or stay_where_possible)
     ours, saved, state = contents(checkpoint, path)
     saved = saved if hparams_file is None else arguments_of_file(hparams_file)
@@ -169,6 +170,7 @@ def load(
             f"{path} does not say how to build its {' and '.join(lost)}, whose classes keep no init_args: give "
             f"{description.cls.__name__}.load_from_checkpoint(path, {', '.join(f'{name}=...' for name in lost)})"
         )
+    description.cls.modernise(checkpoint)
     description.check_sizes(state, strict is not False, **kwargs)
     with explained(path, description.cls):
         model = description.build(**kwargs)

@@ -79,7 +79,7 @@ class GameModule(SamplingModule):
         channels_last: Train with images and convolutions in torch's channels_last memory format, faster on recent GPUs
             in half precision; results and checkpoints stay the same. The networks must not ``view`` images, but
             ``flatten`` or ``reshape`` them.
-        seed: Of all noise while training; None: that of ``seed_everything``, else 0.
+        seed: Seed of all noise while training; if None, the seed given to ``seed_everything``, or 0.
     """
 
     augment: Any
@@ -256,6 +256,10 @@ class GameModule(SamplingModule):
         checkpoints.restore(self, checkpoint)
 
     @classmethod
+    def modernise(cls, checkpoint: dict[str, Any]) -> None:
+        """Bring a checkpoint that an older version has written into today's form, in place."""
+
+    @classmethod
     def load_from_checkpoint(
         cls,
         checkpoint_path: Any,
@@ -276,7 +280,8 @@ class GameModule(SamplingModule):
         Args:
             checkpoint_path: Path of the checkpoint.
             map_location: Where tensors go; None: where they were, if that is there, else the CPU.
-            hparams_file: A YAML file whose arguments take the place of those in the checkpoint; believed no more.
+            hparams_file: A YAML file whose arguments take the place of those in the checkpoint; they are
+                checked as strictly as the checkpoint itself.
             strict: Whether all weights must be there, and no others; None: yes, unless the model says otherwise.
             weights_only: As in Lightning; always true.
             trust: Modules, "my_gan" for example, whose classes the checkpoint may name besides; that of ``cls`` is one.

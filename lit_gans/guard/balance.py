@@ -1,4 +1,4 @@
-"""Who wins, and when to stop."""
+"""Reports who is winning, and by how much."""
 
 from collections import deque
 from typing import Any

@@ -24,7 +24,7 @@ __all__ = ("CollapseDetector",)
 
 
 class CollapseDetector(Detector):
-    """Finds what no NaN tells of: five of six failed baselines of a known benchmark diverged without one.
+    """Finds failures that produce no NaN, such as collapse and saturation.
 
     Every ``every_n_steps`` steps it looks at the same ``n`` latents' images and at what the discriminator says of them
     and of as many real ones; on other steps it costs nothing. What it sees must last for ``looks`` looks:
@@ -52,7 +52,7 @@ class CollapseDetector(Detector):
     logits, if the game is to be judged, too. A critic of unbounded scale (WGAN) is fine: only its own past counts.
 
     Args:
-        action: For all kinds, or for each.
+        action: What to do: one action for all kinds, or a mapping from kinds to actions.
         every_n_steps: Training steps between two looks.
         n: Images looked at, at least 8.
         looks: Looks in a row that count, at least 2.
@@ -332,7 +332,7 @@ class CollapseDetector(Detector):
     # state
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """The looks so far, as plain values for a checkpoint."""
         return {
             "seen": [dict(seen) for seen in self._seen],
             "highest": dict(self._highest),
@@ -342,7 +342,7 @@ class CollapseDetector(Detector):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it."""
+        """Restore the state from a checkpoint."""
         super().load_state_dict(state_dict)
         self._seen.clear()
         self._seen.extend(state_dict["seen"])

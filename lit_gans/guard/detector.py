@@ -23,8 +23,7 @@ class Observer(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the trainer's guard."""
-        if stage == "fit":
-            self.guard = Guard.of(trainer, self)
+        self.guard = Guard.of(trainer, self)
 
 
 class Detector(Observer):

@@ -21,6 +21,7 @@ from lit_gans.internals import accumulates
 __all__ = ("ExplosionDetector",)
 
 _LASTING = "the gradient norm, for 50 updates,"
+_WRITTEN = "Look at what wrote it; if training did, lower the learning rate."
 _FALL = 1000.0  # nobody learns at a thousandth of the rate
 _JUMP = 10.0  # learning rates grow by less from one step to the next, in any warm-up
 _STILL = 1e-3  # spread of a logarithm below which the past did not vary, and says nothing of what may come
@@ -38,16 +39,16 @@ class ExplosionDetector(Detector):
       and of the same player's recent past: no absolute size counts;
     - ``rise``: nine tenths of the last 50 norms are more than ``rise`` times the median before;
     - ``vanish``: the same for less than one ``vanish``-th;
-    - ``learning_rate``: without a schedule that says so, more than ten times what it ever was, or ever was until a
-      hundred updates ago (a warm-up within the first two hundred may be steeper); or less than a thousandth, as when a
-      player is frozen.
+    - ``learning_rate``: something other than its schedule has changed the rate, to more than ten times its highest
+      value so far (once 200 updates are known, its highest up to 100 updates ago, so that a steep warm-up at the start
+      is allowed), or to less than a thousandth of it, as when a player is frozen.
 
     Each is answered by an action:
 
-    - ``warn`` tells, once in ``Guard(interval=1000)`` steps;
+    - ``warn`` prints a warning, at most once in ``interval`` steps, an argument of ``Guard``;
     - ``skip`` drops the update (gradients become None, which optimizers pass over): weights, moments, buffers and the
       averaged generator stay as they are. After four in a row the other player waits, too. Where that cannot help,
-      since weights are not finite or ``Guard(max_skips=60)`` were dropped in a row, it becomes ``rollback``;
+      since weights are not finite or ``max_skips`` of ``Guard`` were dropped in a row, it becomes ``rollback``;
     - ``clip`` scales the gradients down to their usual norm; where there is none, it becomes ``skip``;
     - ``rollback`` drops the update and goes back to a snapshot at the end of the step; where that was done too often,
       it becomes ``stop``;
@@ -59,7 +60,8 @@ class ExplosionDetector(Detector):
     count; what it does not see, in a loss, in weights, or in gradients after it has unscaled them, counts at once.
 
     Args:
-        action: For all kinds, or for each: ``{"nan": "rollback", "spike": "clip"}``.
+        action: What to do: one action for all kinds, or a mapping from kinds to actions: ``{"nan": "rollback",
+            "spike": "clip"}``.
         spike: Smallest factor between a norm and its running median that counts.
         sigmas: Smallest number of spreads that counts.
         rise: Factor of a lasting rise.
@@ -128,13 +130,13 @@ class ExplosionDetector(Detector):
         return {name: past.state() for name, past in self._usual.items()}
 
     def recall(self, state: Mapping[str, Any]) -> None:
-        """Go on from that."""
+        """Restore the past that ``remember`` returned."""
         self._usual = {name: Usual(warmup=self.warmup) for name in state}
         for name, past in state.items():
             self._usual[name].load(past["logs"], past["age"])
 
     def rates_changed(self) -> None:
-        """The guard's own changes are none to be found."""
+        """Forget the learning rates seen so far, so that the guard's own change is not reported."""
         self._rates.clear()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -216,7 +218,7 @@ class ExplosionDetector(Detector):
         value = loss if math.isfinite(norm) else norm
         if tensor is not None:
             owner = self._owner(tensor) or owner
-            advice = "Look at what wrote it; if training did, lower the learning rate."
+            advice = _WRITTEN
         elif not math.isfinite(norm):
             tensor, quantity = _first(player), "the gradient norm"
             advice = "Look for a bad batch, a division by zero, a logarithm of zero, an overflow in half precision."
@@ -242,7 +244,7 @@ class ExplosionDetector(Detector):
         last = trainer.global_step == trainer.max_steps  # what remains must be sound, too
         due = (guard.snapshot_due or last) and not guard.gave_up and not accumulates(trainer)
         if due and (tensor := first_not_finite(trainer, pl_module, guard.meant)) is not None:
-            advice = "Look at what wrote it; if training did, lower the learning rate."
+            advice = _WRITTEN
             finding = Finding("nan", self._owner(tensor), math.nan, None, "a weight", advice, tensor)
             self.respond(trainer, pl_module, finding)
 
@@ -251,7 +253,7 @@ class ExplosionDetector(Detector):
         return {"usual": self.remember()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it."""
+        """Restore the state from a checkpoint."""
         super().load_state_dict(state_dict)
         self.recall(state_dict["usual"])
 

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_gans.guard.health import Event, Finding, HealthLog
+from lit_gans.guard.health import Finding, HealthLog
+from lit_gans.guard.players import Player
 from lit_gans.guard.rates import anchors, multiply_rate
 from lit_gans.guard.readings import Reading, Readings
 from lit_gans.guard.snapshots import (
@@ -25,7 +26,7 @@ from lit_gans.guard.snapshots import (
 )
 from lit_gans.internals import accumulates, batches_done, combined_loader
 
-__all__ = ("Guard", "Member", "TrainingDiverged")
+__all__ = ("Guard", "Member", "Request", "TrainingDiverged")
 
 _MARGIN = 50  # steps; what made a player miss turn after turn may have begun that long before
 _DID = {
@@ -65,7 +66,7 @@ class Member(Protocol):
         """What it knows, as plain values that a snapshot keeps."""
 
     def recall(self, state: Any) -> None:
-        """Take that back after a rollback."""
+        """Restore, after a rollback, what ``remember`` returned."""
 
     def rates_changed(self) -> None:
         """The guard has changed learning rates."""
@@ -91,16 +92,16 @@ class Request:
 class Guard(Callback):
     """Recovers from what detectors find; holds all limits of recovery.
 
-    A detector puts a guard into ``trainer.callbacks`` if there is none: give one to set other limits than the defaults.
-    Wherever it is given, it is moved behind the last detector, so that it acts when all have looked, and before a
-    checkpoint is written.
+    You need not add a guard: the first detector does. Add one yourself to set other limits than the defaults. Wherever
+    it is given, it is moved behind the last detector, so that it acts when all have looked, and before a checkpoint is
+    written. Place other callbacks behind the detectors: one between two of them sees a state that may be given up.
 
     Within a step an update can be dropped (``skip``) or scaled down (``clip``). At the end of the step the guard goes
     back to a snapshot (``rollback``), or stops. A snapshot holds weights, buffers, averages, both optimizers, schedules
-    and loss scale in main memory. After a rollback, step and data go on, noise and the order of the data take another
-    seed, and the learning rate of the player concerned is multiplied by ``lr_factor``, until half of ``window`` steps
-    have passed in peace. To stop means to save the last good and the present state beside the other checkpoints, and to
-    raise ``TrainingDiverged``.
+    and loss scale in main memory. After a rollback the step counter and the position in the data are kept, but noise
+    and the order of the data are drawn from a new seed, and the learning rate of the player concerned is multiplied by
+    ``lr_factor``, until half of ``window`` steps have passed in peace. To stop means to save the last good and the
+    present state beside the other checkpoints, and to raise ``TrainingDiverged``.
 
     Everything goes to ``health.jsonl`` in the run's folder, to the loggers as ``health/*``, and to a summary at the
     end. All ranks decide on the same, reduced numbers. A healthy run is not changed in a single bit.
@@ -146,6 +147,7 @@ class Guard(Callback):
         for name, share in {"lr_factor": lr_factor, "max_memory": max_memory}.items():
             if not 0 < share <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, got {share!r}")
+        self._made = False  # by a detector
         self.snapshot_every, self.max_rollbacks, self.window = snapshot_every, max_rollbacks, window
         self.lr_factor, self.max_memory, self.max_skips, self.interval = lr_factor, max_memory, max_skips, interval
         self._forget()
@@ -162,6 +164,7 @@ class Guard(Callback):
         self.meant: frozenset[str] = frozenset()  # buffers that hold infinity from the start
         self.step = self.batch = self._first_batch = 0
         self._factors: dict[str, float] = {}  # by which players' learning rates are lowered for now
+        self._lowered = 0  # the batch since which they are
         self._anchors: dict[str, list[float]] = {}
         self._buffers = Buffers()
         self._dropped: set[str] = set()
@@ -174,7 +177,11 @@ class Guard(Callback):
     def of(trainer: Trainer, callback: Callback) -> "Guard":
         """The guard of a trainer, which is made if there is none, and stands behind ``callback``."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        guard = next((other for other in callbacks if isinstance(other, Guard)), None) or Guard()
+        found = [other for other in callbacks if isinstance(other, Guard)]
+        if len(found) > 1:
+            raise ValueError(f"{' and '.join(type(guard).__name__ for guard in found)} are guards: give one")
+        guard = found[0] if found else Guard()
+        guard._made |= not found
         if guard._over:
             guard._forget()
         others = [other for other in callbacks if other is not guard]
@@ -199,6 +206,11 @@ class Guard(Callback):
 
     # the hooks of a run
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin anew, if this guard was that of another run."""
+        if self._over:
+            self._forget()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the players, take the first snapshot.
 
@@ -209,6 +221,10 @@ class Guard(Callback):
         self.step = trainer.global_step
         self.batch = self._first_batch = batches_done(trainer)
         self._find_players(trainer, pl_module)
+        if self._factors:
+            self._lower_rates_again(trainer)
+        if not self.members and not self._made:
+            rank_zero_warn("Guard acts on what detectors find, and there are none: add ExplosionDetector or another")
         self.health.open(trainer, None if trainer.fast_dev_run else self.folder)  # type: ignore[attr-defined]
         self.meant = infinite_buffers(pl_module)
         if self.recovers:
@@ -265,7 +281,7 @@ class Guard(Callback):
         if self._request is not None:
             self._carry_out(trainer, pl_module)
         elif self.recovers:
-            if self._factors and self.batch - self.rollbacks[-1] >= self.window // 2:
+            if self._factors and self.batch - self._lowered >= self.window // 2:
                 self._put_rates_back(trainer)
             suspected = any(member.suspects for member in self.members.values())
             if self.snapshot_due and not suspected and first_not_finite(trainer, pl_module, self.meant) is None:
@@ -298,7 +314,7 @@ class Guard(Callback):
     # what members ask
 
     @property
-    def players(self) -> list[Any]:
+    def players(self) -> list[Player]:
         """The players, in the order of their optimizers."""
         return list(self.readings.players.values())
 
@@ -377,19 +393,7 @@ class Guard(Callback):
             self._ask_for(action, finding.player, since, message)
         tells = self.health.is_due(finding.kind, finding.player, action, self.batch, self.interval)
         if tells or action != "warn":
-            event = Event(
-                self.step,
-                finding.kind,
-                finding.player,
-                finding.value,
-                finding.usual,
-                action,
-                finding.quantity,
-                finding.tensor,
-                finding.detector,
-                message,
-            )
-            self.health.record(trainer, event, tells and action != "stop")
+            self.health.record(trainer, finding.event(self.step, action, message), tells and action != "stop")
         return action
 
     def _escalate(
@@ -463,8 +467,8 @@ class Guard(Callback):
             member.recall(note["kept"][name])
         for player in self.players:
             multiply_rate(trainer, player.optimizer, wanted[player.name] / self._factors.get(player.name, 1.0))
-        self._factors = wanted
-        self._anchors = {player.name: anchors(trainer, player.optimizer) for player in self.players}
+        self._factors, self._lowered = wanted, self.batch
+        self._take_anchors(trainer)
         self._tell_of_rates()
         self.rollbacks = [past for past in self.rollbacks if self.batch - past < self.window] + [self.batch]
         for loader in _loaders(trainer):
@@ -472,6 +476,17 @@ class Guard(Callback):
         if hasattr(module, "seed_offset"):
             module.seed_offset += 1  # type: ignore[assignment, operator]
         rank_zero_info(f"step {self.step}: the state before batch {batch} was put back")
+
+    def _take_anchors(self, trainer: Trainer) -> None:
+        self._anchors = {player.name: anchors(trainer, player.optimizer) for player in self.players}
+
+    def _lower_rates_again(self, trainer: Trainer) -> None:
+        """Where a run goes on with the rates of its config, those that the guard had lowered are lowered anew."""
+        for player in self.players:
+            factor = self._factors.get(player.name, 1.0)
+            if factor != 1 and anchors(trainer, player.optimizer) != self._anchors.get(player.name):
+                multiply_rate(trainer, player.optimizer, factor)
+        self._take_anchors(trainer)
 
     def _put_rates_back(self, trainer: Trainer) -> None:
         """Half a window has passed in peace: rates are as before, unless somebody else has changed them since."""
@@ -496,7 +511,8 @@ class Guard(Callback):
             raise TrainingDiverged(stopped)
         trainer.save_checkpoint(bad)
         before, note = self.snapshots.restore(trainer, module, request.before)
-        self.rollbacks, self._factors, self._anchors = [], note["factors"], {}
+        self.rollbacks, self._factors, self._lowered = [], note["factors"], self.batch
+        self._take_anchors(trainer)
         trainer.save_checkpoint(good)
         raise TrainingDiverged(
             f"{stopped} The state before batch {before}, the last known to be good, is in {good}, that in which it was "
@@ -513,6 +529,7 @@ class Guard(Callback):
             "rollbacks": list(self.rollbacks),
             "streaks": dict(self.streaks),
             "factors": dict(self._factors),
+            "lowered": self._lowered,
             "anchors": {name: list(rates) for name, rates in self._anchors.items()},
             "log": self.health.state(),
         }
@@ -521,6 +538,7 @@ class Guard(Callback):
         """Go on from a checkpoint."""
         self.rollbacks, self.streaks = list(state_dict["rollbacks"]), dict(state_dict["streaks"])
         self._factors, self._anchors = dict(state_dict["factors"]), dict(state_dict["anchors"])
+        self._lowered = state_dict.get("lowered", max(self.rollbacks, default=0))
         self.health.load(state_dict["log"])
 
 

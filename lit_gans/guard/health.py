@@ -6,7 +6,7 @@ Each line has these keys:
 step       ``global_step`` of the batch concerned, counted from 0
 kind       ``nan``, ``inf``, ``spike``, ``rise``, ``vanish``, ``learning_rate``, ``collapse``, ``dead``, ``mode_loss``,
            ``saturation``, ``overpowered``, ``oscillation``, ``regression``
-player     name of the network concerned, null where it is neither alone
+player     name of the network concerned, null if no single network is
 value      what was measured; null where it is no finite number
 usual      what is usual, in the same unit; null where nothing is
 action     ``warn``, ``skip``, ``clip``, ``rollback`` or ``stop``: what was done
@@ -34,33 +34,6 @@ __all__ = ("Event", "Finding", "HealthLog")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a detector has found.
-
-    Args:
-        kind: One of the detector's kinds, such as ``nan``.
-        player: Name of the network concerned; None where it is neither alone.
-        value: What was measured.
-        usual: The same quantity as it was before; None where nothing is usual.
-        quantity: What was measured, in words.
-        advice: What the user may try, in a sentence.
-        tensor: Name of the first parameter concerned; None where none is.
-        age: Number of steps for which it may have gone on unseen.
-        detector: Class of the callback that has found it.
-    """
-
-    kind: str
-    player: str | None
-    value: float
-    usual: float | None
-    quantity: str
-    advice: str
-    tensor: str | None = None
-    age: int = 0
-    detector: str = ""
-
-
-@dataclass(frozen=True)
 class Event:
     """A line of ``health.jsonl``."""
 
@@ -83,6 +56,38 @@ class Event:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a detector has found.
+
+    Args:
+        kind: One of the detector's kinds, such as ``nan``.
+        player: Name of the network concerned; None if no single network is.
+        value: What was measured.
+        usual: The same quantity as it was before; None where nothing is usual.
+        quantity: What was measured, in words.
+        advice: What the user may try, in a sentence.
+        tensor: Name of the first parameter concerned; None where none is.
+        age: Number of steps for which it may have gone on unseen.
+        detector: Class of the callback that has found it.
+    """
+
+    kind: str
+    player: str | None
+    value: float
+    usual: float | None
+    quantity: str
+    advice: str
+    tensor: str | None = None
+    age: int = 0
+    detector: str = ""
+
+    def event(self, step: int, action: str, message: str) -> Event:
+        """What was found at a step, what was done about it, and the whole in a sentence."""
+        shared = {name: getattr(self, name) for name in ("kind", "player", "value", "usual", "quantity", "tensor")}
+        return Event(step=step, action=action, detector=self.detector, message=message, **shared)
 
 
 class HealthLog:

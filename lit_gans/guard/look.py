@@ -18,7 +18,7 @@ from lit_gans.internals import trainer_of
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.modules import kept_modes
 
-__all__ = ("Look", "Sight", "undisturbed")
+__all__ = ("Look", "Sight", "discriminator_of", "images_of", "undisturbed")
 
 
 @dataclass(frozen=True)

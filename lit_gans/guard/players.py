@@ -29,7 +29,7 @@ class Player:
     parameters: tuple[nn.Parameter, ...]
 
     def gradients(self) -> list[Tensor]:
-        """Those that are there; of sparse ones the values."""
+        """The gradients that exist; of sparse gradients, their values."""
         found = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         return [values_of(gradient) for gradient in found]
 

@@ -211,7 +211,7 @@ class Evaluation:
         """Draw, look, compute; the same on all processes.
 
         Args:
-            sampler: From a seed of latents to what draws blocks of images.
+            sampler: A function that takes a seed of latents and returns a function that draws a block of images.
             reference: The real side; None where none is needed.
             device: Where the images are looked at.
             progress: Wraps the loop over blocks, to show how far it is.

@@ -46,8 +46,8 @@ class FeatureExtractor:
         name: What numbers are called by: ``fd_<name>``.
         weights: Hash of the weights, or another version; None takes the SHA-256 of the network's state_dict.
         image_size: Height and width that images are resized to; None takes them as they are.
-        channels: That the network wants; grey images are repeated, RGB images become grey.
-        mean: Of each channel, on the scale of pixels in 0..1; subtracted.
+        channels: Number of channels that the network wants, 1 or 3; grey images are repeated, RGB images become grey.
+        mean: Mean of each channel, on the scale of pixels in 0..1, which is subtracted.
         std: Standard deviation, by which the difference from ``mean`` is divided.
         resize: One of ``lit_gans.metrics.images.RESIZES``.
         chunk: Images per pass on the CPU.
@@ -266,10 +266,10 @@ class ModuleExtractor(FeatureExtractor):
             ``torch.jit.save``; ``torchvision:<model>`` or ``timm:<model>``, with their published weights, if installed.
         weights: File with a state_dict (``.safetensors``, or torch's, perhaps under the key ``state_dict``) to load
             into ``network``.
-        name: In the name of its numbers; None takes the class, file or model name.
+        name: Name of the extractor, which its results bear; None takes the class, file or model name.
         image_size: Height and width that images are resized to; None takes them as they are (for timm, its own).
         channels: 1 or 3.
-        mean: Of each channel, on the scale of pixels in 0..1; None for the network's published one, else 0.5.
+        mean: Mean of each channel, on the scale of pixels in 0..1; None for the network's published one, else 0.5.
         std: Standard deviation of the pixels, likewise.
         resize: One of ``lit_gans.metrics.images.RESIZES``.
         raw: Hand over the pixels as uint8 in 0..255, as torchmetrics does to a module of one's own, in place of

@@ -77,7 +77,7 @@ class StackedDigits:
     Every image is of some mode, since every channel is of some class.
 
     Args:
-        classifier: Of the digits, ten classes; see ``load_extractor``.
+        classifier: A classifier of the ten digits; see ``load_extractor``.
 
     Raises:
         ValueError: if the classifier has other than ten classes; if images are not of three channels.

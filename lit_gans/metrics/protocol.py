@@ -24,8 +24,8 @@ class Protocol:
     """How a generator is measured.
 
     Args:
-        name: By which results refer to it; ``custom`` for one that was changed.
-        split: Of the data set: ``train``, ``val`` or ``test``.
+        name: Name under which results cite this protocol; ``custom`` for one that was changed.
+        split: Split of the data set: ``train``, ``val`` or ``test``.
         reals: Number of real images, the first of the split; None for all.
         mirror: Whether each real image counts a second time, flipped from left to right.
         fakes: Number of generated images.

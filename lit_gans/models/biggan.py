@@ -44,7 +44,7 @@ class BigGAN(HingeGAN):
         latent_dim: 120 for 128 pixels, appendix B.
         g_lr, d_lr: 5e-5 and 2e-4, appendix C.
         betas: The betas of Adam: 0 and 0.999, appendix C.
-        ema_decay: Of the averaged generator; 0.9999, appendix C.
+        ema_decay: Decay of the averaged generator; 0.9999, appendix C.
         **kwargs: All other arguments of ``GAN``.
     """
 

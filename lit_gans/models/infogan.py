@@ -45,7 +45,7 @@ class InfoGAN(GAN):
         continuous_weight: λ of the continuous codes, smaller by section 6: 0.1.
         latent_dim: Of the noise without codes; 62, appendix C.1.
         g_lr: 1e-3, appendix C.
-        **kwargs: As of GAN; without ``num_classes``, as the codes take the place of labels.
+        **kwargs: All other arguments of ``GAN``, without ``num_classes``, as the codes take the place of labels.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ def load(path: str | Path, trust: str | Iterable[str] = (), **kwargs: Any) -> GA
         path: A checkpoint, or the folder of a run, whose best checkpoint is taken, else the last.
         trust: Modules, such as your own ``my_gan``, whose classes the file may name beside ours and torch's; they are
             imported.
-        **kwargs: As of ``load_from_checkpoint``: networks that are not ours, arguments that shall be others.
+        **kwargs: Those of ``load_from_checkpoint``: networks that are not ours, arguments that shall be others.
 
     Returns:
         ``load(path).sample(16)`` are images.

@@ -31,7 +31,7 @@ class PacGAN(GAN):
 
     Args:
         pack: m, samples that are judged together; 2 to 4 in the paper. It must divide the batch.
-        **kwargs: As of GAN; without ``num_classes``, as a pack has no one label.
+        **kwargs: All other arguments of ``GAN``, without ``num_classes``, as a pack has no one label.
     """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, pack: int = 2, **kwargs: Any) -> None:

@@ -33,7 +33,7 @@ class ProjectionGAN(SNGAN):
     Args:
         num_classes: Number of classes.
         uniform_labels: Labels of generated images are drawn uniformly, as in section 3, or taken from the batch.
-        **kwargs: As of SNGAN.
+        **kwargs: All other arguments of ``SNGAN``.
     """
 
     traits = Traits(needs_labels=True)

@@ -38,7 +38,7 @@ class SSGAN(SNGAN):
         g_rotation: α, 0.2 in section 4.
         d_rotation: β, 1 in section 4.
         n_critic: 1; a later reproduction (Mimicry) takes 5 on CIFAR-10.
-        **kwargs: As of SNGAN.
+        **kwargs: All other arguments of ``SNGAN``.
     """
 
     def __init__(

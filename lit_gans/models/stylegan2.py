@@ -74,6 +74,13 @@ class StyleGAN2(GAN):
         super().__init__(generator, discriminator, regularizers=[*own, *(regularizers or ())], **kwargs)
         self.style_mixing = style_mixing
 
+    @classmethod
+    def modernise(cls, checkpoint: dict[str, Any]) -> None:
+        """In older checkpoints the mean of path lengths lies with the model, not with the add-on."""
+        mean = checkpoint["state_dict"].pop("mean_length", None)
+        if mean is not None and checkpoint.get("hyper_parameters", {}).get("pl_weight", 2.0):
+            checkpoint["state_dict"]["regularizers.1.mean_length"] = mean
+
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images, while training some with the coarse styles of one latent and the fine ones of another.
 

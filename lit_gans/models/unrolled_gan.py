@@ -48,7 +48,7 @@ class UnrolledGAN(GAN):
     Args:
         steps: k; 5 and 10 in section 3.
         g_lr, d_lr: 1e-3 and 1e-4, appendix A.
-        **kwargs: As of GAN; without ``d_optimizer``, whose steps could not be differentiated.
+        **kwargs: All other arguments of ``GAN``, without ``d_optimizer``, whose steps could not be differentiated.
     """
 
     traits = Traits(double_backward=True, couples_samples=True)  # a batch in parts would look ahead on each part

@@ -21,7 +21,7 @@ class Orthogonal(Regularizer):
 
     Args:
         weight: β, 1e-4 in the paper.
-        player: Whose network: ``generator``, as in the paper, or ``discriminator``.
+        player: The player whose network is penalised: ``generator``, as in the paper, or ``discriminator``.
         every: Updates between two evaluations; the penalty is scaled by it.
     """
 

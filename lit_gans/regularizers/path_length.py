@@ -24,7 +24,7 @@ class PathLength(Regularizer):
         weight: γ_pl, 2 in the published code.
         every: Updates of the generator between two evaluations; 8 in appendix B.
         shrink: The batch is divided by it; 2 in appendix B.
-        decay: Of the moving average a, 0.99 in appendix B.
+        decay: Decay of the moving average a, 0.99 in appendix B.
     """
 
     player, name, couples_samples = "generator", "path_length", True

@@ -16,17 +16,18 @@ from lit_gans.files import aside
 __all__ = ("AppendingCSVLogger", "PatientTensorBoardLogger", "place_loggers")
 
 
-def place_loggers(config: Any, folder: Path, goes_on_from: Mapping[str, Any] | None) -> None:
+def place_loggers(config: Any, folder: Path, root: Path, goes_on_from: Mapping[str, Any] | None) -> None:
     """Have the loggers of a config write into the folder of the run, unless the config says where.
 
     Args:
         config: One logger or several, each with ``class_path`` and ``init_args``, or any other value, which is left.
-        folder: The folder of the run, two levels below that of all runs.
-        goes_on_from: What the checkpoint says from which the run goes on, so that Weights & Biases goes on, too.
+        folder: The folder of the run.
+        root: ``default_root_dir`` of the trainer, where loggers write of which the config says nothing.
+        goes_on_from: The entries ``lit_gans``, ``logs`` and ``global_step`` of the checkpoint that is continued, from
+            which the run of Weights & Biases is known; None for a new run.
     """
-    unsaid = (Path("."), folder.parents[1])
     for logger in config if isinstance(config, list) else [config]:
-        if not hasattr(logger, "init_args") or Path(logger.init_args.get("save_dir") or ".") not in unsaid:
+        if not hasattr(logger, "init_args") or Path(logger.init_args.get("save_dir") or ".") not in (Path("."), root):
             continue
         logger.init_args["save_dir"] = str(folder)
         if logger.class_path.endswith(("CSVLogger", "TensorBoardLogger")):
@@ -106,7 +107,7 @@ class PatientTensorBoardLogger(TensorBoardLogger):
         self.patiently(lambda: super(PatientTensorBoardLogger, self).log_hyperparams(*args, **kwargs))
 
     def save(self) -> None:
-        """Flush."""
+        """Write out what is buffered."""
         self.patiently(super().save)
 
     def finalize(self, status: str) -> None:

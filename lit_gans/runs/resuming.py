@@ -30,7 +30,8 @@ class ChosenRun:
     Args:
         folder: Where its files are.
         checkpoint: Path of the checkpoint whose state is taken; None for none.
-        goes_on_from: What that checkpoint says of the run, if it is one of the run in this folder.
+        goes_on_from: The entries ``lit_gans``, ``logs`` and ``global_step`` of that checkpoint, if this folder's run is
+            continued; None for a new run.
     """
 
     folder: Path

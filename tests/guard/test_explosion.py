@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, G
 from lit_gans.guard import snapshots
 from lit_gans.guard.usual import Usual
 from lit_gans.runs import LastCheckpoint
+from lit_gans.runs.resuming import OptionsOfConfig
 
 SGD = {"d_optimizer": torch.optim.SGD, "g_optimizer": torch.optim.SGD}
 
@@ -602,6 +604,73 @@ def test_one_guard_stands_behind_all_detectors_and_before_checkpoints(tmp_path, 
     assert callbacks[0 if place else 1].guard is given
     record = fit(tmp_path, *(c for c in callbacks if c is not given), steps=2)
     assert [type(callback) for callback in record.trainer.callbacks].count(Guard) == 1
+
+
+def test_a_guard_without_detectors_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="acts on what detectors find, and there are none"):
+        fit(tmp_path, Guard(), steps=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*detectors find")
+        fit(tmp_path, GradientNormMonitor(), steps=1)  # which shares a guard's readings
+
+
+def test_a_guard_of_another_run_begins_anew(tmp_path):
+    guard = Guard(window=500)
+    fit(tmp_path, Fault(math.nan, 10), ExplosionDetector(), guard, steps=20)
+    assert guard.rollbacks == [10]
+    fit(tmp_path, guard, steps=2)
+    assert (guard.rollbacks, guard.members, guard.recovers) == ([], {}, False)
+
+
+def test_a_subclass_is_a_guard_too(tmp_path):
+    class Mine(Guard):
+        pass
+
+    with pytest.raises(ValueError, match="Guard and Mine are guards: give one"):
+        fit(tmp_path, Guard(), ExplosionDetector(), Mine())
+
+
+def test_detectors_are_left_in_peace_outside_of_training(tmp_path):
+    """A checkpoint of either kind, with detectors that only join a validation."""
+    first = fit(tmp_path, ExplosionDetector(), steps=5)
+    first.trainer.save_checkpoint(tmp_path / "new.ckpt")
+    older = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    older["callbacks"]["ExplosionDetector"]["guard"] = older["callbacks"].pop("Guard")
+    torch.save(older, tmp_path / "older.ckpt")
+    for name in ("new", "older"):
+        run = trainer(tmp_path, callbacks=[ExplosionDetector()])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*Please add the following callbacks")
+            run.validate(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(tmp_path / f"{name}.ckpt"))
+
+
+@pytest.mark.parametrize("schedule", [None, lambda o: torch.optim.lr_scheduler.StepLR(o, 1000, 0.5)])
+@pytest.mark.parametrize("g_lr", [2e-4, 1e-3])
+def test_a_lowered_rate_stays_lowered_where_a_config_sets_the_options_anew(tmp_path, g_lr, schedule):
+    limits = {"window": 60, "snapshot_every": 10}
+    fault = Fault(math.nan, 30, player="generator")
+    model = build("GAN", ema_decay=0.9, g_scheduler=schedule)
+    first = fit(tmp_path, fault, ExplosionDetector(), Guard(**limits), model=model, steps=40)
+    assert first.rates[-1] == pytest.approx([2e-4, 1e-4])
+    first.trainer.save_checkpoint(tmp_path / "half.ckpt")
+    record = Record()
+    callbacks = [OptionsOfConfig(), ExplosionDetector(), Guard(**limits), record]
+    run = trainer(tmp_path, max_steps=80, callbacks=callbacks)
+    model = build("GAN", ema_decay=0.9, g_lr=g_lr, g_scheduler=schedule)
+    run.fit(model, loader(), ckpt_path=str(tmp_path / "half.ckpt"))
+    assert record.rates[0] == pytest.approx([2e-4, g_lr / 2])
+    assert record.rates[-1] == pytest.approx([2e-4, g_lr])  # half of the window has passed in peace
+
+
+def test_a_run_goes_on_from_the_good_checkpoint_with_rates_that_were_lowered_before(tmp_path):
+    faults, limits = Fault("weight", 14, 34), {"snapshot_every": 5, "max_rollbacks": 1, "window": 60}
+    with pytest.raises(TrainingDiverged) as caught:
+        fit(tmp_path, faults, ExplosionDetector(), Guard(**limits))
+    record = Record()
+    run = trainer(tmp_path, max_steps=70, callbacks=[ExplosionDetector(), Guard(**limits), record])
+    run.fit(build("GAN", ema_decay=0.9), loader(), ckpt_path=str(caught.value.good))
+    assert min(record.rates[0]) == pytest.approx(1e-4)
+    assert record.rates[-1] == pytest.approx([2e-4, 2e-4])
 
 
 def test_two_guards_are_one_too_many(tmp_path):

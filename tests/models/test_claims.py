@@ -475,6 +475,25 @@ def test_stylegan2_trains_its_own_networks_and_goes_on_after_a_checkpoint(tmp_pa
     assert model.generator.w_avg.abs().sum() > 0
 
 
+def test_a_checkpoint_in_which_path_lengths_were_stylegan2s_own(tmp_path):
+    batches = Batches(*images(48, side=8).split(8))
+    model = small_style()
+    run = trainer(tmp_path, max_steps=3)
+    run.fit(model, batches)
+    run.save_checkpoint(tmp_path / "new.ckpt")
+    older = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    older["state_dict"]["mean_length"] = older["state_dict"].pop("regularizers.1.mean_length")
+    torch.save(older, tmp_path / "older.ckpt")
+    loaded = StyleGAN2.load_from_checkpoint(tmp_path / "older.ckpt")
+    assert loaded.regularizers[1].mean_length.item() == model.regularizers[1].mean_length.item() > 0
+    ends = []
+    for name in ("new", "older"):
+        resumed = small_style()
+        trainer(tmp_path, max_steps=5).fit(resumed, batches, ckpt_path=str(tmp_path / f"{name}.ckpt"))
+        ends.append(weights(resumed))
+    assert same(*ends)
+
+
 def test_easy_negatives_of_reacgan_are_margined_out():
     """Equation 6: classes that are told apart well, and samples near their proxies, have no gradient."""
     y = torch.tensor([0, 1])

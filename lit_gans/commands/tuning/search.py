@@ -52,9 +52,9 @@ class Outcome:
         metric: The monitored one, after the last step; None without a monitor.
         events: Of the guard since the trial began, by action; None where no guard wrote any record.
         diverged: Why it cannot go on.
-        seconds: A step took, in this rung.
+        seconds: Seconds that one step took in this rung.
         batches: Number of batches in an epoch.
-        memory: Peak in bytes, of what ``device`` says.
+        memory: Peak memory in bytes, on the device that ``device`` names.
         device: "cuda" for the tensors of this run on the GPU, "cpu" for the whole process.
         checkpoint: Where it can be continued.
     """

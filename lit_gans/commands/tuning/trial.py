@@ -27,7 +27,6 @@ from lit_gans.errors import UserError
 __all__ = ("train", "training_images", "understood")
 
 TABULATED_WARNINGS = (  # they tell of what is meant so, or is in the table
-    ".*dirpath has changed.*",  # each rung has a folder of its own
     r"step \d+: ",  # the guard's
 )
 
@@ -63,7 +62,7 @@ def understood(words: list[str], others: Sequence[str] = ()) -> dict[str, Any]:
     """The config as ``fit`` understands it, in plain values.
 
     Args:
-        words: Of the command line of ``fit``.
+        words: The words of the command line of ``fit``.
         others: Options that a misspelt one may have meant, besides those of ``fit``.
     """
 
@@ -96,7 +95,7 @@ def train(words: list[str], folder: Path, monitor: str | None, outcome: Outcome)
 
     Args:
         words: Of the command line of ``fit``.
-        folder: That the words lead it to.
+        folder: The folder in which the run writes.
         monitor: Key of the metric.
         outcome: With the trial, the rung, its parameters, and the events of earlier rungs.
 
