@@ -100,7 +100,6 @@ def test_validate_takes_model_and_data_of_a_folder(run, capsys):
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--ckpt_path"])
-def test_a_folder_goes_on_with_nothing_but_its_name(flag, run, tmp_path):
     import shutil
 
     copy = shutil.copytree(run, tmp_path / "runs/lsgan-digits/version_0")
