@@ -100,8 +100,7 @@ def test_validate_takes_model_and_data_of_a_folder(run, capsys):
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--ckpt_path"])
-    import shutil
-
+def test_a_folder_goes_on_with_nothing_but_its_name(flag, run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "runs/lsgan-digits/version_0")
     main(["fit", flag, str(copy), "--trainer.max_steps=4", *QUIET])
     assert step_of(copy) == 4
