@@ -152,13 +152,17 @@ def keys(name: str) -> tuple[str, ...]:
     sys.path.insert(0, str(ROOT / "tests" / "support"))
     from toys import build, loader, trainer
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    noted, model = Keys(), build(name)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        steps = max(2, model.n_critic)
-        run = trainer(folder, max_steps=steps, log_every_n_steps=1, limit_val_batches=0, callbacks=[noted])
-        run.fit(model, loader())
+    log = logging.getLogger("lightning.pytorch")
+    level, noted, model = log.level, Keys(), build(name)
+    log.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            steps = max(2, model.n_critic)
+            run = trainer(folder, max_steps=steps, log_every_n_steps=1, limit_val_batches=0, callbacks=[noted])
+            run.fit(model, loader())
+    finally:
+        log.setLevel(level)
     return tuple(noted.keys)
 
 

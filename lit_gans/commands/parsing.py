@@ -101,8 +101,9 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         allowed = dict.fromkeys(word.strip(" '") for choice in choices for word in choice.split(","))
         if where.endswith("precision"):
             stems = {word.partition("-")[0]: word for word in PRECISIONS}
-            near = difflib.get_close_matches(value[1].strip(), stems, n=1)
-            return f"{where}: {unknown('value', value[1].strip(), [stems[stem] for stem in near] or PRECISIONS)}"
+            near = difflib.get_close_matches(value[1].strip(), stems, n=1)  # bf15 is nearer to bf16 than to bf16-mixed
+            hint = f"did you mean {stems[near[0]]}?" if near else f"one of {', '.join(PRECISIONS)}"
+            return f"{where}: unknown value {value[1].strip()!r}: {hint}"
         return f"{where}: " + unknown("value", value[1].strip(), list(allowed))
     phrases = ("Expected", "Not a valid", "a class path", "a dict with")  # of the parser's own, beside the cause
     if reasons := [line for line in re.findall(r"^ *- (.+)$", message, re.MULTILINE) if not line.startswith(phrases)]:
