@@ -707,6 +707,7 @@ def test_wandb_offline_holds_metrics_images_and_config_on_one_axis(monkeypatch):
     import wandb
 
     wandb.finish()
+    wandb.teardown()  # ends the process that writes the file: only then it is whole
     (path,) = folder.rglob("*.wandb")
     rows, config = [], {}
     for data in records(path.read_bytes()):
