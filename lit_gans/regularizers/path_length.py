@@ -28,6 +28,7 @@ class PathLength(Regularizer):
     """
 
     player, name, couples_samples = "generator", "path_length", True
+    asks_discriminator = False
     mean_length: Tensor
 
     def __init__(self, weight: float = 2.0, every: int = 8, shrink: int = 2, decay: float = 0.99) -> None:
