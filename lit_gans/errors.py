@@ -26,20 +26,19 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}: {nearest(name, known)}"
 
 
-def nearest(name: object, known: Iterable[str], cutoff: float = 0.5) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """The end of a sentence on a name that does not exist: the nearest that do, or all of them.
 
     Args:
         name: The name that does not exist.
         known: The names that do.
-        cutoff: How similar, in [0, 1], a name must be to be proposed.
 
     Example:
         >>> nearest("lr", ["g_lr", "d_lr"]), nearest("x", ["digits", "mnist"])
         ('did you mean g_lr or d_lr?', 'one of digits, mnist')
     """
     known, name = list(known), str(name)
-    near = difflib.get_close_matches(name, known, n=2, cutoff=cutoff)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     near = near or [other for other in known if re.search(rf"[._]{re.escape(name)}$", other)][:2]  # lr: g_lr
     if near := sorted(near, key=lambda other: sorted(other) != sorted(name)):  # letters that changed places first
         return f"did you mean {' or '.join(near)}?"

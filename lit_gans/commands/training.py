@@ -299,11 +299,16 @@ def refuse_impossible(options: Namespace, command: str) -> None:
 def complete(options: Namespace) -> None:
     """Give a run an end, and one cadence of validation, by steps or by epochs."""
     trainer = options.trainer
-    if (trainer.max_steps, trainer.max_epochs, trainer.max_time) == (-1, None, None):
-        trainer.max_steps = DEFAULT_STEPS
+    give_an_end(trainer)
     if trainer.check_val_every_n_epoch is not None:
         every = trainer.val_check_interval
         trainer.val_check_interval = None if every == TRAINER_DEFAULTS["val_check_interval"] else every
+
+
+def give_an_end(trainer: Any) -> None:
+    """Where nothing says how long to train, train for ``DEFAULT_STEPS``; of options, or of the same as a dict."""
+    if (trainer["max_steps"], trainer["max_epochs"], trainer["max_time"]) == (-1, None, None):
+        trainer["max_steps"] = DEFAULT_STEPS
 
 
 def requeue() -> None:

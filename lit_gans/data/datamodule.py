@@ -26,7 +26,7 @@ from lit_gans.data.sources import (
     spread,
     try_some,
 )
-from lit_gans.errors import unknown
+from lit_gans.errors import nearest
 
 DataSet = Literal[
     "celeba",
@@ -168,8 +168,10 @@ class ImageDataModule(LightningDataModule):
 
     def _check_arguments(self) -> None:
         if self.dataset not in get_args(DataSet) and not is_own(self.dataset):
-            known = unknown("dataset", str(self.dataset).lower(), get_args(DataSet))
-            raise ValueError(f"{known} Functions of your own are given as module:function")
+            hint = nearest(str(self.dataset).lower(), get_args(DataSet))
+            raise ValueError(
+                f"unknown dataset {self.dataset!r}: {hint} (functions of your own are given as module:function)"
+            )
         if self._channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self._channels}")
         least = {"batch_size": 1, "fake_classes": 1, "fake_length": 1, "image_size": 1, "limit": 1, "num_workers": 0}

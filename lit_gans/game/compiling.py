@@ -167,8 +167,7 @@ def _reason(error: Exception) -> str:
 
 def compile_networks(model: Any) -> None:
     """Compile both networks in place; state and keys stay as they are. Again on the same networks, it does nothing."""
-    differentiated = [p for p in model.regularizers if p.double_backward and p.asks_discriminator]
-    twice = any(penalty.player == "generator" for penalty in differentiated)
+    twice = any(p.player == "generator" and p.double_backward and p.asks_discriminator for p in model.regularizers)
     for name, network in (("generator", model.generator), ("discriminator", model.discriminator)):
         if not isinstance(network._compiled_call_impl, CompiledNetwork):
             # where nn.Module.compile() keeps its own; copies and pickles of a network leave it out

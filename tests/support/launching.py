@@ -7,7 +7,6 @@ a test session, and touches nothing else; each program is a fork of it, with mem
 import multiprocessing
 import os
 import runpy
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -70,8 +69,8 @@ class Program:
 
     def __init__(self, *words, cwd, **variables):
         self.words = [str(word) for word in words]
-        self.folder = Path(tempfile.mkdtemp(prefix="program-"))
-        self.streams = [self.folder / "out.txt", self.folder / "err.txt"]
+        self.folder = tempfile.TemporaryDirectory(prefix="program-")  # gone with the program
+        self.streams = [Path(self.folder.name, name) for name in ("out.txt", "err.txt")]
         environment = os.environ | ENVIRONMENT | variables
         warm()
         self.process = _forks.Process(target=become, args=(self.words, str(cwd), environment, *self.streams))
@@ -97,9 +96,7 @@ class Program:
             self.kill()
             self.process.join()
             raise TimeoutExpired(self.words, timeout, *self.told())
-        done = CompletedProcess(self.words, self.process.exitcode, *self.told())
-        shutil.rmtree(self.folder)
-        return done
+        return CompletedProcess(self.words, self.process.exitcode, *self.told())
 
 
 def python(*words, cwd, timeout=300, **variables):

@@ -19,7 +19,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from lit_gans.commands.errors import fail
 from lit_gans.commands.parsing import Parser, explain, options_of
-from lit_gans.commands.training import DEFAULT_STEPS, EXPECTED_WARNINGS, CommandLine, run
+from lit_gans.commands.training import EXPECTED_WARNINGS, CommandLine, give_an_end, run
 from lit_gans.commands.tuning.search import Outcome
 from lit_gans.data import ImageDataModule
 from lit_gans.errors import UserError
@@ -75,9 +75,7 @@ def understood(words: list[str], others: Sequence[str] = ()) -> dict[str, Any]:
         fit(words, kind=Reading, parser=Both)
     except Understood as reading:
         config = yaml.safe_load(reading.config)
-    trainer = config["trainer"]
-    if (trainer["max_steps"], trainer["max_epochs"], trainer["max_time"]) == (-1, None, None):
-        trainer["max_steps"] = DEFAULT_STEPS
+    give_an_end(config["trainer"])
     return config
 
 
