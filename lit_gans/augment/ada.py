@@ -146,8 +146,8 @@ def copy_pixels(x: Tensor, flip: Tensor, turns: Tensor, down: Tensor, right: Ten
         x: Images (N, C, H, W).
         flip: 1 or 0 for each image, shape (N,) as all that follow.
         turns: Quarter turns, 0 to 3; 0 or 2 unless images are square.
-        down: Whole pixels.
-        right: Whole pixels.
+        down: Whole pixels by which each image moves down; up, if negative.
+        right: Whole pixels by which each image moves right; left, if negative.
     """
     height, width = x.shape[2:]
     row = 2 * reflect(torch.arange(height, device=x.device) - down[:, None], height)[:, :, None] - height + 1
@@ -197,7 +197,7 @@ def shift_color(
     Args:
         x: Images (N, C, H, W), one channel or three.
         brightness: Addend, shape (N,) as all that follow.
-        contrast: Factor of all.
+        contrast: Factor of all channels, above 0.
         luma: Factor of luma, 1 or -1.
         hue: Angle of rotation about v.
         saturation: Factor of what is not luma.

@@ -260,7 +260,7 @@ class GivenImages:
 
     Args:
         images: From a number to an image, uint8 (C, H, W).
-        count: Number of images.
+        count: Number of images that there are; they are numbered from 0.
     """
 
     def __init__(self, images: Callable[[int], Tensor], count: int) -> None:

@@ -68,8 +68,8 @@ def alike(samples: Tensor, real: Tensor) -> float:
     """Mean distance between two samples, as a share of that between two real images; 1 where they vary alike.
 
     Args:
-        samples: Shape (N, ...).
-        real: Shape (M, ...).
+        samples: Generated samples, shape (N, ...), at least two.
+        real: Real samples, shape (M, ...), at least two.
 
     Example:
         >>> alike(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]]))

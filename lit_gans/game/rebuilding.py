@@ -129,8 +129,8 @@ class Described:
     """A model that a checkpoint describes, checked but not yet built.
 
     Attributes:
-        cls: Its class.
-        arguments: Resolved.
+        cls: The class of the model.
+        arguments: The arguments of the model; classes in them are looked up, and nothing is built yet.
         path: Of the file, for messages.
     """
 

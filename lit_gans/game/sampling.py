@@ -72,7 +72,7 @@ class SamplingModule(LightningModule):
         Each depends on its index and the seed alone: not on n, on batches, on the device or on the number of processes.
 
         Args:
-            n: Number of samples.
+            n: Number of samples whose latents and labels are drawn, at least 1.
             y: One label for all, one for each, or None to draw them.
             seed: Seed of the endless sequence of samples.
             start: Index of the first sample in the sequence.
@@ -119,7 +119,7 @@ class SamplingModule(LightningModule):
         """Images in eval mode without gradients, float (n, C, H, W) in [-1, 1].
 
         Args:
-            n: Number of samples.
+            n: Number of images, at least 1.
             y: One label for all, one for each, or None to draw them.
             seed: Same seed, same images, whatever n and the batches; None takes one from torch's global generator.
             ema: Use the averaged generator where there is one.

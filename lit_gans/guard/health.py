@@ -65,7 +65,7 @@ class Finding:
     Args:
         kind: One of the detector's kinds, such as ``nan``.
         player: Name of the network concerned; None if no single network is.
-        value: What was measured.
+        value: The quantity that is out of the ordinary, in its own unit; it may be NaN or infinite.
         usual: The same quantity as it was before; None where nothing is usual.
         quantity: What was measured, in words.
         advice: What the user may try, in a sentence.

@@ -32,7 +32,7 @@ def inception_score(logits: Tensor, splits: int = 10, shuffle: bool = True) -> S
     Salimans et al. 2016, section 4. Between 1 (all images alike, or none clear) and the number of classes.
 
     Args:
-        logits: Shape (N, K).
+        logits: Class logits of the images, shape (N, K) for N images and K classes.
         splits: Parts of equal size that are scored on their own.
         shuffle: Whether to mix the images before, always in the same way: images sorted by class would score 1.
 

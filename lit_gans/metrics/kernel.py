@@ -56,8 +56,8 @@ def kernel_distance(fake: Tensor, real: Tensor, subsets: int = 100, subset_size:
     """Mean and standard deviation of ``unbiased_mmd`` over random subsets, drawn by a generator of its own.
 
     Args:
-        fake: Features (M, D).
-        real: Features (N, D).
+        fake: Features of the generated images, shape (M, D).
+        real: Features of the real images, shape (N, D).
         subsets: Number of random subsets over which the mean is taken.
         subset_size: Images of each side in one, at most M and N.
     """

@@ -30,7 +30,7 @@ class Manifold:
     """A set of features, and around each a ball that reaches its k-th nearest neighbour in the set.
 
     Args:
-        features: Shape (N, D).
+        features: One vector of D features for each of N images, shape (N, D).
     """
 
     def __init__(self, features: Tensor) -> None:

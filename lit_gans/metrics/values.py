@@ -10,7 +10,7 @@ class Value:
     """A measured value.
 
     Args:
-        value: What was measured.
+        value: The number itself, in the unit of its metric.
         interval: Its 95 % interval, for the sampling of the generated images; None where it is not known.
     """
 

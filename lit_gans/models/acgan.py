@@ -33,7 +33,7 @@ class ACGAN(GAN):
     Family: labels and codes.
 
     Args:
-        num_classes: Number of classes.
+        num_classes: Number of classes of the data; labels are whole numbers from 0 up.
         class_weight: λ, 1 in equations 2 and 3.
         latent_dim: 100, appendix A.
         **kwargs: All other arguments of ``GAN``.

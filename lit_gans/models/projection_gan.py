@@ -31,7 +31,7 @@ class ProjectionGAN(SNGAN):
     Family: labels and codes.
 
     Args:
-        num_classes: Number of classes.
+        num_classes: Number of classes of the data; labels are whole numbers from 0 up.
         uniform_labels: Labels of generated images are drawn uniformly, as in section 3, or taken from the batch.
         **kwargs: All other arguments of ``SNGAN``.
     """

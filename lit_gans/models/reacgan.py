@@ -36,7 +36,7 @@ class ReACGAN(HingeGAN):
     Family: labels and codes.
 
     Args:
-        num_classes: Number of classes.
+        num_classes: Number of classes of the data; labels are whole numbers from 0 up.
         embed_dim: Width of the embedding; 512 in appendix.
         weight: λ.
         margin: m_p, 0.98 in section 4.

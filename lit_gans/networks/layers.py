@@ -59,7 +59,7 @@ def norm_layer(name: Norm | None, width: int, affine: bool = True, flat: bool = 
 
     Args:
         name: ``batch``, ``group``, ``instance``, ``layer`` or ``None``.
-        width: Number of channels.
+        width: Number of channels, or of features if ``flat``, of what is normalised.
         affine: Whether to learn a scale and a shift.
         flat: Whether the input is ``(N, width)`` instead of ``(N, width, H, W)``.
 
@@ -180,7 +180,7 @@ class ConditionalNorm(nn.Module):
     zero, and in the releases of SNGAN and SAGAN it spares them too.
 
     Args:
-        norm: Which normalisation.
+        norm: ``batch``, ``group``, ``instance`` or ``layer``; ``None`` for no normalisation.
         width: Number of channels.
         num_classes: Number of labels; ``None`` is the ordinary normalisation.
 
