@@ -17,7 +17,14 @@ from torch.utils._pytree import tree_leaves
 
 from lit_gans.functional import input_gradient
 
-__all__ = ("CompiledNetwork", "align_state", "compile_networks", "compiled_input_gradient", "lay_out_channels_last")
+__all__ = (
+    "CompiledNetwork",
+    "align_state",
+    "compile_networks",
+    "compiled_input_gradient",
+    "differentiated_twice",
+    "lay_out_channels_last",
+)
 
 _BACKEND = "inductor"
 _copies = count()
@@ -71,8 +78,8 @@ class CompiledNetwork:
     """What calls of a network go through once it is compiled.
 
     Eager stay: a network in eval mode, whose batches come in many sizes; and calls that may be differentiated twice,
-    which compiled code cannot be: their input and the weights both require gradients. What a penalty makes of them is
-    compiled as a whole instead, ``input_gradient``.
+    which compiled code cannot be: their input and the weights both require gradients, or they are made within
+    ``differentiated_twice``. What a penalty makes of them is compiled as a whole instead, ``input_gradient``.
 
     Args:
         network: The network that is compiled.
@@ -88,14 +95,19 @@ class CompiledNetwork:
         self.norms = spectral_norms(network)
         self.forward = Compiled(forward, f"the {name}", self._iterated)
         self.input_gradient = Compiled(input_gradient, "the gradient penalty", self._iterated, trace_autograd_ops=True)
-        self._told_of_penalty = False
+        self.weights_twice = False  # whether its weights are differentiated twice just now
+        self._told = set[str]()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's answer."""
         if not self.network.training:
             return self.forward.function(*args, **kwargs)
+        if self.weights_twice:
+            self._tell("while the generator is differentiated through its steps")
+            return self.forward.function(*args, **kwargs)
         if self._may_be_penalised(args, kwargs):
-            self._tell_of_penalty()
+            if not self.input_gradient.failed:
+                self._tell("where its input requires gradients, of which a penalty may be taken")
             return self.forward.function(*args, **kwargs)
         return self.forward(*args, **kwargs)
 
@@ -124,13 +136,26 @@ class CompiledNetwork:
             return False
         return self.twice or any(parameter.requires_grad for parameter in self.network.parameters())
 
-    def _tell_of_penalty(self) -> None:
-        if not self._told_of_penalty and not self.input_gradient.failed:
-            self._told_of_penalty = True
+    def _tell(self, when: str) -> None:
+        if when not in self._told:
+            self._told.add(when)
             rank_zero_info(
-                f"compile: the {self.name} stays eager where its input requires gradients, of which a penalty may be "
-                "taken: torch cannot differentiate compiled code twice"
+                f"compile: the {self.name} stays eager {when}: torch cannot differentiate compiled code twice"
             )
+
+
+@contextmanager
+def differentiated_twice(network: nn.Module) -> Iterator[None]:
+    """Within it a compiled network runs eagerly, so that what it says can be differentiated twice by its weights."""
+    compiled: Any = network._compiled_call_impl
+    if not isinstance(compiled, CompiledNetwork):
+        yield
+        return
+    compiled.weights_twice = True
+    try:
+        yield
+    finally:
+        compiled.weights_twice = False
 
 
 def spectral_norms(network: nn.Module) -> list[tuple[Any, Tensor]]:

@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import at_least
+from lit_gans.game.compiling import differentiated_twice
 from lit_gans.game.traits import Traits
 from lit_gans.internals import trainer_of
 from lit_gans.models.gan import GAN
@@ -97,7 +98,8 @@ class UnrolledGAN(GAN):
         if self._ahead is None:
             return super().judge(x, y)
         x = x if self.augment is None else self.augment(x)
-        return functional_call(self.discriminator, self._ahead, (x,) if y is None else (x, y))
+        with differentiated_twice(self.discriminator):
+            return functional_call(self.discriminator, self._ahead, (x,) if y is None else (x, y))
 
 
 def adam_moments(model: GAN) -> Moments:
