@@ -1,5 +1,7 @@
 """Networks run compiled where torch can."""
 
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
@@ -8,19 +10,23 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
-from lit_gans.functional import input_gradient
+from lit_gans.functional import Batch, input_gradient
+from lit_gans.modules import buffers_kept, frozen
 
 __all__ = (
     "CompiledNetwork",
     "compile_networks",
     "compiled_input_gradient",
     "differentiated_twice",
+    "is_compiled",
+    "tell_whether_it_pays",
 )
 
 _BACKEND = "inductor"
@@ -92,12 +98,13 @@ class CompiledNetwork:
         self.norms = spectral_norms(network)
         self.forward = Compiled(forward, f"the {name}", self._iterated)
         self.input_gradient = Compiled(input_gradient, "the gradient penalty", self._iterated, trace_autograd_ops=True)
+        self.rests = False  # whether it runs eagerly just now, to be compared with
         self.weights_twice = False  # whether its weights are differentiated twice just now
         self._told = set[str]()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's answer."""
-        if not self.network.training:
+        if self.rests or not self.network.training:
             return self.forward.function(*args, **kwargs)
         if self.weights_twice:
             self._tell("while the generator is differentiated through its steps")
@@ -191,13 +198,57 @@ def compile_networks(model: Any) -> None:
     """Compile both networks in place; state and keys stay as they are. Again on the same networks, it does nothing."""
     twice = any(p.player == "generator" and p.double_backward and p.asks_discriminator for p in model.regularizers)
     for name, network in (("generator", model.generator), ("discriminator", model.discriminator)):
-        if not isinstance(network._compiled_call_impl, CompiledNetwork):
+        if not is_compiled(network):
             # where nn.Module.compile() keeps its own; copies and pickles of a network leave it out
             network._compiled_call_impl = CompiledNetwork(network, name, twice)
+
+
+def is_compiled(network: nn.Module) -> bool:
+    """Whether calls of a network while training go through compiled code."""
+    return isinstance(network._compiled_call_impl, CompiledNetwork)
 
 
 def compiled_input_gradient(network: nn.Module) -> Callable[..., Tensor] | None:
     """How a penalty of this network's gradient runs compiled; None where it does not."""
     compiled: Any = network._compiled_call_impl
     known = isinstance(compiled, CompiledNetwork) and hasattr(torch._dynamo.config, "trace_autograd_ops")
-    return compiled.input_gradient if known and network.training else None
+    return compiled.input_gradient if known and network.training and not compiled.rests else None
+
+
+def tell_whether_it_pays(model: Any, real: Batch) -> None:
+    """Tell how the time of compiled passes compares with that of eager ones.
+
+    Both players' losses and gradients are computed in turn, three times in each way, on a batch of real samples. The
+    median counts. Nothing is learnt from it, and the training that follows is the same as without.
+    """
+    networks: list[Any] = [model.generator._compiled_call_impl, model.discriminator._compiled_call_impl]
+    times: dict[bool, list[float]] = {True: [], False: []}
+    with buffers_kept(model), isolate_rng():
+        for compiled in (True, False) * 4:
+            for network in networks:
+                network.rests = not compiled
+            try:
+                times[compiled].append(_seconds(model, real))
+            finally:
+                for network in networks:
+                    network.rests = False
+    model.turn, model.lazily = None, False
+    ratio = statistics.median(a / b for a, b in zip(times[True][1:], times[False][1:], strict=True))
+    advice = ": leave compile out" if ratio > 1 else ""
+    rank_zero_info(f"compile: compiled steps take {ratio:.2f} of the time of eager ones{advice}")
+
+
+def _seconds(model: Any, real: Batch) -> float:
+    """Time of both players' losses and gradients, penalties that are due now and then left aside."""
+    wait = torch.cuda.synchronize if real.x.is_cuda else int
+    wait()
+    start = time.perf_counter()
+    for player in ("discriminator", "generator"):
+        with frozen(list(model.discriminator.parameters()) if player == "generator" else []):
+            wanted = [p for p in model.network(player).parameters() if p.requires_grad]
+            for closure in model.rounds(player, real, -1):
+                loss = torch.stack([term.float() for term in closure().values()]).sum()
+                with torch.autocast(real.x.device.type, enabled=False):
+                    torch.autograd.grad(loss, wanted, allow_unused=True)
+    wait()
+    return time.perf_counter() - start

@@ -17,7 +17,7 @@ from lit_gans.game import checkpoint as checkpoints
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.game.checkpoint import flatten, plain_arguments, write_back
 from lit_gans.game.clipping import Clip, as_clip
-from lit_gans.game.compiling import compile_networks
+from lit_gans.game.compiling import compile_networks, tell_whether_it_pays
 from lit_gans.game.joint import joint_batch, mean_gradient
 from lit_gans.game.layout import align_state, channels_last_pays, lay_out
 from lit_gans.game.sampling import SamplingModule
@@ -43,6 +43,7 @@ from lit_gans.runs.checkpoint_files import use_safe_io
 __all__ = ("PLAYERS", "GameModule", "Player")
 
 Player: TypeAlias = Literal["discriminator", "generator"]
+_COMPILED_BY = 10  # steps; what is compiled by then is compared with what it was
 PLAYERS: tuple[Player, Player] = ("discriminator", "generator")  # the order of their updates and optimizers
 
 
@@ -78,15 +79,16 @@ class GameModule(SamplingModule):
             results and checkpoints stay the same. Samples and validation stay eager, and so does, with a message, what
             torch cannot compile.
         channels_last: Train with images and convolutions in torch's channels_last memory format. "auto" does so where
-            it is faster for layers of these kinds: on a CPU, and on a GPU in half precision, but not with instance or
-            group norm. Results stay the same but for rounding, and a checkpoint goes on in the format it was written
-            in. With true, networks must not ``view`` images, but ``flatten`` or ``reshape`` them.
+            it is faster for layers of these kinds: on a CPU, and on a GPU in half precision, but not with instance norm
+            or grouped convolutions. Results stay the same but for rounding, and a checkpoint goes on in the format it
+            was written in. With true, networks must not ``view`` images, but ``flatten`` or ``reshape`` them.
         seed: Seed of all noise while training; if None, the seed given to ``seed_everything``, or 0.
     """
 
     augment: Any
     regularizers: Iterable[Regularizer]
     _first_look_due = False
+    _steps_until_told = -1  # whether compilation pays; counts down where networks are compiled
     traits = Traits()  # what the engine must know of a paper
     _labels_unseen = False
     pack = 1  # samples the discriminator judges together
@@ -380,6 +382,7 @@ class GameModule(SamplingModule):
     def on_fit_start(self) -> None:
         """Lists that each step needs, gathered once all layers exist; optimizers exist only now, too."""
         self.together = None
+        self._steps_until_told = _COMPILED_BY if self.compile_networks else -1
         self._parameters_of = {name: list(self.network(name).parameters()) for name in PLAYERS}
         self.trainer.strategy.optimizers = self.in_order(self.trainer.optimizers)
         for optimizer in self.trainer.optimizers:
@@ -395,6 +398,11 @@ class GameModule(SamplingModule):
         if self._first_look_due:
             check_batch(self, batch)
             self._first_look_due = False
+        if self._steps_until_told >= 0:
+            if self._steps_until_told == 0:
+                with self.trainer.precision_plugin.train_step_context():
+                    tell_whether_it_pays(self, self.real_of(batch))
+            self._steps_until_told -= 1
         if self._logs(self.trainer.global_step):  # else Lightning repeats the last value of a term of every n-th step
             for metric in logged_results(self.trainer):
                 if not metric.meta.on_epoch:

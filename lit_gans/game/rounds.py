@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from lit_gans.functional import Batch, ask, input_gradient, logits_of
+from lit_gans.game.compiling import is_compiled
 from lit_gans.modules import buffers_kept, is_spectral
 
 __all__ = ("Round", "playing_round")
@@ -152,11 +153,14 @@ def may_show_together(model: Any, real: Batch, fake: Batch) -> bool:
 
     Not so where a layer mixes the samples of a batch, such as batch norm or the standard deviation of a minibatch, or
     changes with a pass. Looked for once in a run, by showing a batch in both ways, since it may be anybody's network.
+    Networks with convolutions are left aside: their passes are not faster for larger batches.
     """
     if real.x.shape != fake.x.shape or (real.y is None) != (fake.y is None):
         return False
     if model.together is None:
-        model.together = passes_are_alike(model) and not model.compile_networks and _says_the_same(model, real, fake)
+        convolves = any(weight.ndim > 2 for weight in model.discriminator.parameters())
+        model.together = not (convolves or is_compiled(model.discriminator)) and passes_are_alike(model)
+        model.together = model.together and _says_the_same(model, real, fake)
     return bool(model.together)
 
 

@@ -30,7 +30,8 @@ from toys import (
     weights,
 )
 
-from lit_gans.game import compiling
+from lit_gans.augment import ADA
+from lit_gans.game import compiling, module
 from lit_gans.game.layout import lay_out
 from lit_gans.game.module import PLAYERS
 from lit_gans.models import GAN, WGANGP
@@ -43,7 +44,7 @@ from lit_gans.networks import (
     SAGANDiscriminator,
     SAGANGenerator,
 )
-from lit_gans.regularizers import R1, Regularizer
+from lit_gans.regularizers import R1, LeCam, Regularizer
 
 NORMED = [f"{penalised}-{norm}" for penalised in ("R1", "WGANGP") for norm in ("batch", "spectral")]
 SOME = ("CGAN", "R1-batch", "WGANGP-spectral")  # each time: labels and a generator, both penalties, both norms
@@ -69,6 +70,10 @@ needs_penalties = pytest.mark.skipif(
 needs_cxx = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="inductor needs a C++ compiler"
 )
+
+
+ADAM = partial(torch.optim.Adam, lr=1e-3, eps=1e-3, fused=True)
+CALM = {"g_optimizer": ADAM, "d_optimizer": ADAM}  # which do not magnify the noise of rounding
 
 
 class Conv(nn.Module):
@@ -203,12 +208,12 @@ def test_training_is_the_same_with_few_graphs_and_exchangeable_checkpoints(name,
     ends = []
     for compile_networks in (False, True):
         saver = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename=f"{compile_networks}-{{step}}")
-        model = build(name, compile=compile_networks, n_critic=2, ema_decay=0.9)
+        model = build(name, compile=compile_networks, n_critic=2, ema_decay=0.9, **CALM)
         ends.append(fit(model, tmp_path, 6, callbacks=[saver], enable_checkpointing=True))
     assert_close(*ends)
     assert counters["stats"]["unique_graphs"] == (8 if name == "CGAN" else 10)
     for saved, resumed in ((False, True), (True, False)):
-        model = build(name, seed=7, compile=resumed, n_critic=2, ema_decay=0.9)
+        model = build(name, seed=7, compile=resumed, n_critic=2, ema_decay=0.9, **CALM)
         run = trainer(tmp_path, max_steps=6)
         run.fit(model, loader(21), ckpt_path=tmp_path / f"{saved}-step=3.ckpt", weights_only=True)
         assert_close(ends[0], weights(model))
@@ -308,7 +313,7 @@ def test_what_cannot_be_compiled_runs_eagerly_and_is_told_once(
     for compile_networks in (False, True):
         torch.manual_seed(0)
         model = model_class(
-            Generator(), discriminator(), latent_dim=LATENT, n_critic=1, compile=compile_networks, **arguments()
+            Generator(), discriminator(), latent_dim=LATENT, n_critic=1, compile=compile_networks, **CALM, **arguments()
         )
         ends.append(fit(model, tmp_path))
     assert_close(*ends)
@@ -334,7 +339,7 @@ def half_broken(graph, inputs):
 @pytest.mark.parametrize("backend", [broken, half_broken])
 def test_a_compiler_that_fails_stops_no_training(backend, told, monkeypatch, tmp_path):
     monkeypatch.setattr(compiling, "_BACKEND", backend)
-    assert_close(*(fit(build("WGANGP", compile=on, n_critic=1), tmp_path) for on in (False, True)))
+    assert_close(*(fit(build("WGANGP", compile=on, n_critic=1, **CALM), tmp_path) for on in (False, True)))
     assert {message.partition(" stays eager: ")[0] for message in told} == {
         "compile: the generator",
         "compile: the discriminator",
@@ -370,10 +375,9 @@ def pictures():
 
 
 def conv_model(model_class=WGANGP, **kwargs):
-    """A model with convolutions, and a fused Adam that does not magnify the noise of rounding."""
+    """A model with convolutions."""
     torch.manual_seed(0)
-    adam = partial(torch.optim.Adam, lr=1e-3, eps=1e-3, fused=True)
-    defaults = {"latent_dim": LATENT, "n_critic": 1, "g_optimizer": adam, "d_optimizer": adam, "ema_decay": 0.9}
+    defaults = {"latent_dim": LATENT, "n_critic": 1, "ema_decay": 0.9, **CALM}
     return model_class(ConvGenerator(), Conv(channels=3), **defaults, **kwargs)
 
 
@@ -485,3 +489,37 @@ def test_spectral_norm_of_shipped_networks_compiles(name, tmp_path, caplog):
     assert not [record for record in caplog.records if "stays eager" in record.getMessage()]
     for key, value in states[0].items():
         assert torch.allclose(states[1][key].float(), value.float(), atol=5e-4), key
+
+
+# does it pay?
+
+
+class Clock:
+    """A clock on which compiled passes take ``compiled`` seconds and eager ones take one."""
+
+    def __init__(self, model, compiled):
+        self.model, self.compiled, self.now = model, compiled, 0.0
+        model.discriminator.register_forward_pre_hook(self.tick)
+
+    def tick(self, module, inputs):
+        self.now += 1.0 if getattr(module._compiled_call_impl, "rests", True) else self.compiled
+
+    def perf_counter(self):
+        return self.now
+
+
+@needs_penalties
+@pytest.mark.parametrize(
+    ("compiled", "sentence"),
+    [(1.4, "1.40 of the time of eager ones: leave compile out"), (0.5, "0.50 of the time of eager ones")],
+)
+def test_it_tells_whether_it_pays(compiled, sentence, told, monkeypatch, tmp_path):
+    ends = []
+    for asked in (True, False):
+        model = build("GAN", compile=True, ema_decay=0.9, augment=ADA(every=2), regularizers=[LeCam()])
+        clock = Clock(model, compiled)
+        monkeypatch.setattr(compiling.time, "perf_counter", clock.perf_counter)
+        monkeypatch.setattr(module, "_COMPILED_BY", 3 if asked else 100)
+        ends.append(fit(model, tmp_path, 6))
+    assert [message for message in told if "time of eager" in message] == [f"compile: compiled steps take {sentence}"]
+    assert_close(*ends, atol=0)

@@ -11,7 +11,7 @@ from lit_gans.functional import Batch
 from lit_gans.game import loop
 from lit_gans.game.rounds import Round, may_show_together
 from lit_gans.models import GAN
-from lit_gans.networks import StyleGAN2Discriminator
+from lit_gans.networks.stylegan2 import minibatch_std
 from lit_gans.regularizers import R1, R2, Consistency, GradientPenalty, LeCam, Regularizer
 
 ADD_ONS = {
@@ -192,10 +192,24 @@ def test_images_are_shown_apart_where_that_makes_a_difference(layer, monkeypatch
         assert terms["lecam"].item() == pytest.approx(others["lecam"].item(), rel=1e-9)
 
 
-def test_the_deviation_of_a_minibatch_is_that_of_one_kind(monkeypatch):
-    discriminator = StyleGAN2Discriminator(image_size=8, channels=1, channel_base=64, channel_max=8, mapping_layers=1)
-    model = GAN(torch.nn.Linear(LATENT, 64), discriminator, latent_dim=LATENT)
-    real, fake = (Batch(torch.rand(8, 1, 8, 8) * 2 - 1) for _ in range(2))
+class Deviation(torch.nn.Module):
+    """The standard deviation of a minibatch, of flat features."""
+
+    def forward(self, x):
+        return (
+            minibatch_std(x[..., None, None]).flatten(1)[:, :-1] + minibatch_std(x[..., None, None]).flatten(1)[:, -1:]
+        )
+
+
+def test_the_deviation_of_a_minibatch_is_that_of_one_kind():
+    model = build("GAN")
+    model.discriminator.body.insert(1, Deviation())
+    assert not may_show_together(model, Batch(images(8)), Batch(images(8, seed=1)))
+
+
+def test_convolutions_gain_nothing():
+    model = GAN(torch.nn.Linear(LATENT, 36), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 6)), latent_dim=LATENT)
+    real, fake = (Batch(torch.rand(8, 1, 6, 6) * 2 - 1) for _ in range(2))
     assert not may_show_together(model, real, fake)
 
 
