@@ -1,15 +1,17 @@
-"""Time of a training step over that of a hand-written loop: same networks, data, optimizers, blocks interleaved.
+"""Time of a hand-written loop's step over that of ours: same networks, data, optimizers, blocks interleaved.
 
-    python -m benchmarks.step [--blocks 20] [--cases mlp dcgan64] [--bare]
-    python -m benchmarks.step --guard all|norms [--blocks 20] [--cases mlp dcgan64]
+    python -m benchmarks.step [--blocks 20] [--cases w1 w2 w3 w4 stylegan2 r3gan] [--bare] [--bf16]
+    python -m benchmarks.step --guard all|norms [--blocks 20] [--cases w1 w4]
 
-A callback stops the trainer's clock after each block of steps and lets the plain loop run a block of its own, so both
-see the same machine. Loggers and progress bar are those that ``fit`` gives every run (TensorBoard and CSV at every 50th
-step, bar redrawn at every 20th); ``--bare`` leaves them out.
+Above 1 ours is faster. The model is used as it comes, with no option set; the loop is that of benchmarks.workloads, in
+full precision, once with the Adam that most people write and once with torch's fused one. A callback stops the
+trainer's clock after each block of steps and lets the loops run a block of their own, so all see the same machine.
+Loggers and progress bar are those that ``fit`` gives every run (TensorBoard and CSV at every 50th step, bar redrawn at
+every 20th); ``--bare`` leaves them out. ``--bf16`` trains ours with configs/trainer/bf16.yaml.
 
 ``--guard`` measures instead what the callbacks of configs/callbacks/guard.yaml cost, all of them or GradientNormMonitor
 alone: in one run of one model they are taken out of the trainer and put in again, block by block. A block is long
-enough to have its share of looks and logging steps; of snapshots every fourth has one.
+enough to have its share of looks and logging steps; of snapshots every fourth has one. Here more than 1 is slower.
 """
 
 import argparse
@@ -20,68 +22,34 @@ import time
 import warnings
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import lit_gans
+from benchmarks.workloads import WORKLOADS
 from lit_gans import Guard
 from lit_gans.callbacks import GameProgressBar
 from lit_gans.data import ImageDataModule
-from lit_gans.models import GAN
-from lit_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 
 GUARD = Path(__file__).parents[1] / "configs" / "callbacks" / "guard.yaml"
-CASES = {
-    "mlp": {"image_size": 28, "batch": 64, "block": 100, "guard_block": 100, "latent_dim": 64},
-    "dcgan64": {"image_size": 64, "batch": 32, "block": 4, "guard_block": 25, "latent_dim": 100},
-}
+BLOCKS = {"w1": 3, "w2": 5, "w3": 50, "w4": 100, "stylegan2": 16, "r3gan": 4}  # steps, with each player's share
+GUARD_BLOCKS = {"w1": 25, "w4": 100}
 
 
-def build(case):
-    size, latent = CASES[case]["image_size"], CASES[case]["latent_dim"]
-    torch.manual_seed(0)
-    if case == "mlp":
-        widths = {"widths": (128, 128)}
-        return (
-            MLPGenerator(latent_dim=latent, image_size=size, channels=1, **widths),
-            MLPDiscriminator(image_size=size, channels=1, **widths),
-        )
-    return (
-        DCGANGenerator(latent_dim=latent, image_size=size, channels=1),
-        DCGANDiscriminator(image_size=size, channels=1),
-    )
+class Batches:
+    """Batches of a data module's loader, again and again, each handed to the step of a plain loop."""
 
-
-class PlainLoop:
-    """What one would write by hand."""
-
-    def __init__(self, generator, discriminator, batches, latent_dim, fused):
-        self.g, self.d, self.batches, self.latent_dim = generator, discriminator, batches, latent_dim
-        self.g_opt = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=fused)
-        self.d_opt = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=fused)
-        self.iterator = iter(())
+    def __init__(self, loop, loader):
+        self.loop, self.loader, self.iterator = loop, loader, iter(())
 
     def step(self):
         try:
             real = next(self.iterator)[0]
         except StopIteration:
-            self.iterator = iter(self.batches)
+            self.iterator = iter(self.loader)
             real = next(self.iterator)[0]
-        with torch.no_grad():
-            fake = self.g(torch.randn(len(real), self.latent_dim))
-        self.d_opt.zero_grad()
-        (F.softplus(-self.d(real)).mean() + F.softplus(self.d(fake)).mean()).backward()
-        self.d_opt.step()
-        for parameter in self.d.parameters():
-            parameter.requires_grad_(False)
-        self.g_opt.zero_grad()
-        F.softplus(-self.d(self.g(torch.randn(len(real), self.latent_dim)))).mean().backward()
-        self.g_opt.step()
-        for parameter in self.d.parameters():
-            parameter.requires_grad_(True)
+        self.loop.step(real)
 
 
 class Interleave(Callback):
@@ -132,26 +100,23 @@ class Switch(Callback):
 
 
 def measure_guard(case, blocks, which):
-    settings = CASES[case]
+    work, block = WORKLOADS[case], GUARD_BLOCKS[case]
     entries = yaml.safe_load(GUARD.read_text("utf-8"))["trainer"]["callbacks+"]
     guard = [getattr(lit_gans, entry["class_path"])(**entry.get("init_args", {})) for entry in entries]
     guard = [*(guard if which == "all" else guard[:1]), Guard()]
-    switch = Switch(guard, settings["guard_block"])
-    data = ImageDataModule(
-        "fake", image_size=settings["image_size"], channels=1, batch_size=settings["batch"], fake_length=6400
-    )
+    switch = Switch(guard, block)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
             accelerator="cpu",
             devices=1,
-            max_steps=settings["guard_block"] * 2 * (blocks + 1) + 1,
+            max_steps=block * 2 * (blocks + 1) + 1,
             logger=[TensorBoardLogger(folder, "", ""), CSVLogger(folder, "", "")],
             callbacks=[switch, *guard],
             enable_progress_bar=False,
             enable_checkpointing=False,
             enable_model_summary=False,
             limit_val_batches=0,
-        ).fit(GAN(*build(case), latent_dim=settings["latent_dim"]), data)
+        ).fit(work.model(*work.build()), data_of(case))
     off, on = (switch.times[key][1:] for key in (False, True))
     ratio = statistics.median(a / b for a, b in zip(on, off, strict=False))
     print(f"\n{case}: {statistics.median(off):.2f} ms a step; with {which} of the guard over without: {ratio:.3f}")
@@ -159,52 +124,65 @@ def measure_guard(case, blocks, which):
         print(f"  two snapshots took {switch.held / 2**20:.1f} MiB of memory")
 
 
-def measure(case, blocks, bare):
-    settings = CASES[case]
-    generator, discriminator = build(case)
-    data = {"dataset": "fake", "image_size": settings["image_size"], "channels": 1, "batch_size": settings["batch"]}
-    module, plain_data = ImageDataModule(**data), ImageDataModule(**data)
+def measure(case, blocks, bare, precision, arguments):
+    work, block = WORKLOADS[case], BLOCKS[case]
+    generator, discriminator = work.build()
+    module, plain_data = data_of(case), data_of(case)
     plain_data.prepare_data()
     plain_data.setup("fit")
     loops = {
-        name: PlainLoop(
-            *copy.deepcopy((generator, discriminator)), plain_data.train_dataloader(), settings["latent_dim"], fused
+        name: Batches(
+            work.plain(*copy.deepcopy((generator, discriminator)), fused=fused), plain_data.train_dataloader()
         )
-        for name, fused in (("plain, fused Adam", True), ("plain, default Adam", None))
+        for name, fused in (("plain", None), ("plain, fused Adam", True))
     }
-    watch = Interleave(loops, settings["block"])
+    watch = Interleave(loops, block)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
             accelerator="cpu",
             devices=1,
-            max_steps=settings["block"] * (blocks + 2) + 1,
+            max_steps=block * (blocks + 2) + 1,
             logger=False if bare else [TensorBoardLogger(folder, "", ""), CSVLogger(folder, "", "")],
             callbacks=[watch] if bare else [watch, GameProgressBar()],
             enable_progress_bar=not bare,
             enable_checkpointing=False,
             enable_model_summary=False,
             limit_val_batches=0,
-        ).fit(GAN(generator, discriminator, latent_dim=settings["latent_dim"]), module)
+            precision=precision,
+        ).fit(work.model(generator, discriminator, **arguments), module)
     ours, *others = (values[2:] for values in watch.times.values())
-    print(f"\n{case}: {statistics.median(ours):.2f} ms a step, median of {len(ours)} blocks of {settings['block']}")
+    print(f"\n{case}, {work.title}: {statistics.median(ours):.2f} ms a step, median of {len(ours)} blocks of {block}")
     for name, theirs in zip(loops, others, strict=True):
-        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-        print(f"  over {name} ({statistics.median(theirs):.2f} ms): {ratio:.3f}")
+        ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+        low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+        print(
+            f"  {name} ({statistics.median(theirs):.2f} ms) over ours: {statistics.median(ratios):.3f} "
+            f"(half of the blocks: {low:.3f} to {high:.3f})"
+        )
+
+
+def data_of(case):
+    work = WORKLOADS[case]
+    size = {"image_size": work.image_size, "channels": work.channels, "batch_size": work.batch}
+    return ImageDataModule("fake", **size, fake_length=100 * work.batch)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=20)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=WORKLOADS)
     parser.add_argument("--bare", action="store_true", help="without loggers and progress bar")
+    parser.add_argument("--bf16", action="store_true", help="ours with configs/trainer/bf16.yaml")
+    parser.add_argument("--set", type=yaml.safe_load, default={}, help="arguments of our models, {channels_last: true}")
     parser.add_argument("--guard", choices=["all", "norms"], help="the cost of the guard instead")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    for case in arguments.cases:
+    for case in arguments.cases or (GUARD_BLOCKS if arguments.guard else WORKLOADS):
         if arguments.guard:
             measure_guard(case, arguments.blocks, arguments.guard)
         else:
-            measure(case, arguments.blocks, arguments.bare)
+            precision = "bf16-mixed" if arguments.bf16 else "32-true"
+            measure(case, arguments.blocks, arguments.bare, precision, arguments.set)
 
 
 if __name__ == "__main__":
