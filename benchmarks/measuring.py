@@ -71,6 +71,8 @@ class Peak:
 def in_process(function: Callable[..., Iterator[Any]], *arguments: Any, seconds: float) -> Iterator[Any]:
     """What a generator function yields, in a process of its own: a fork of this one, which must not have computed.
 
+    It begins at once; what is returned must be read to its end.
+
     Raises:
         TimeoutError: if it takes longer; the process, and those that it has started, are killed.
         RuntimeError: if it raises, or the process ends without having come to its end.
@@ -80,11 +82,15 @@ def in_process(function: Callable[..., Iterator[Any]], *arguments: Any, seconds:
     process = context.Process(target=_send, args=(there, function, arguments))
     process.start()
     there.close()
+    return _received(process, here, seconds)
+
+
+def _received(process: Any, pipe: Connection, seconds: float) -> Iterator[Any]:
     until = time.monotonic() + seconds
     try:
-        while here.poll(max(0.0, until - time.monotonic())):
+        while pipe.poll(max(0.0, until - time.monotonic())):
             try:
-                kind, value = here.recv()
+                kind, value = pipe.recv()
             except EOFError:
                 process.join()
                 raise RuntimeError(f"the process ended with code {process.exitcode}") from None
@@ -100,7 +106,7 @@ def in_process(function: Callable[..., Iterator[Any]], *arguments: Any, seconds:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         process.join()
-        here.close()
+        pipe.close()
 
 
 def _send(pipe: Connection, function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
