@@ -5,12 +5,12 @@
 Each point is measured in a process of its own, one after another. Times are the fastest of some repetitions; memory is
 the peak of resident memory beyond what the process had when all was imported, and at least 1 MiB. An exponent is the
 slope of a least squares line through the logarithms of all points, ``end`` that of the last two; those of the work are
-found in the same way. Where something grows faster than its work, by more than 0.15 over all points, the exit code is 1.
+found in the same way. The exit code is 1 if something grows faster than its work, by more than 0.15 over all points.
 
 - resolution, batch, width: a step of ``DCGAN`` and its memory. The work is counted: floating-point operations of the
   step, and the bytes that autograd keeps for the backward pass, with weights, gradients and Adam's two averages.
-- processes: a step in two processes, under ``ddp`` and ``gan_ddp``, beside one process; the work is what two processes
-  take that have nothing to do with each other, which is what the machine allows.
+- processes: a step in two processes, under ``ddp`` and ``gan_ddp``, beside one process; the work is a step of two that
+  have nothing to do with each other, which is what the machine allows, and a sum of all gradients over both.
 - metrics: all that a metric does with so many images of each side, their features given (32 dimensions). Neighbours
   are sought among all pairs, subsets have always the same size, all else looks at each image once.
 - loader: a batch of 64 in the middle of an epoch, the start of an epoch, in which the order is drawn, and memory;
@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from PIL import Image
@@ -197,16 +198,28 @@ def of_width(n: int, quick: bool) -> Iterator[Point]:
 
 
 def rank(number: int, strategy: str, port: int, quick: bool) -> Iterator[float]:
-    """One of two processes, or one that stands alone; seconds of its fastest step."""
+    """One of two processes, or one that stands alone; seconds of its fastest step, or of summing up its gradients."""
     torch.set_num_threads(1)
-    timer, kwargs = Steps(LIMIT), {"devices": 1}  # none may stop before its fellow
+    resolution, batch, steps, width = (8, 2, 4, 4) if quick else (32, 16, 12, 32)
+    model, timer, kwargs = dcgan(resolution, width), Steps(LIMIT), {"devices": 1}  # none may stop before its fellow
     if strategy != "alone":
         os.environ |= {"LOCAL_RANK": str(number), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         kwargs = {"devices": 2, "strategy": strategy, "use_distributed_sampler": False}
-    resolution, batch, steps = (8, 2, 4) if quick else (32, 16, 12)
-    train(dcgan(resolution, 4 if quick else 32), resolution, batch, steps, timer, **kwargs)
+    if strategy == "sums":
+        dist.init_process_group("gloo", rank=number, world_size=2)
+        yield min(seconds_of_sums(model) for _ in range(steps))
+        return
+    train(model, resolution, batch, steps, timer, **kwargs)
     yield min(timer.seconds[1:])
+
+
+def seconds_of_sums(model: DCGAN) -> float:
+    """As many numbers as the networks have weights, network by network."""
+    start = time.perf_counter()
+    for network in (model.discriminator, model.generator):
+        dist.all_reduce(torch.zeros(sum(p.numel() for p in network.parameters())))
+    return time.perf_counter() - start
 
 
 def together(strategy: str, quick: bool, count: int) -> float:
@@ -219,8 +232,9 @@ def together(strategy: str, quick: bool, count: int) -> float:
 def of_processes(n: int, quick: bool) -> Iterator[Point]:
     """A batch of 16 for each; one process has no fellow to wait for."""
     alone = together("alone", quick, n)
+    sums = 0.0 if n == 1 else together("sums", quick, n)
     for strategy in ("ddp", "gan_ddp"):
-        yield Point(strategy, alone if n == 1 else together(strategy, quick, n), alone)
+        yield Point(strategy, alone if n == 1 else together(strategy, quick, n), alone + sums)
 
 
 # metrics

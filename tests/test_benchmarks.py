@@ -5,7 +5,7 @@ import json
 import pytest
 from launching import python
 
-PARTS = {"parity", "resume", "guard", "waits", "processes", "features", "memory", "speed"}
+PARTS = {"parity", "resume", "guard", "waits", "processes", "features", "memory", "speed", "compiled"}
 
 
 @pytest.mark.slow

@@ -79,10 +79,9 @@ def synchronised(setting: Setting) -> dict[str, Any]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Tanh(), nn.Conv2d(8, 4, 3))
     x = torch.randn(8, 3, 12, 12)
-    with tempfile.NamedTemporaryFile() as file:
-        dist.init_process_group(
-            "nccl" if setting.cuda else "gloo", init_method=f"file://{file.name}-store", rank=0, world_size=1
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = {"init_method": f"file://{folder}/store", "rank": 0, "world_size": 1}
+        dist.init_process_group("nccl" if setting.cuda else "gloo", **meeting)
         try:
             start = {key: value.clone() for key, value in network.state_dict().items()}
             network.to(setting.place)
