@@ -111,6 +111,7 @@ def _received(process: Any, pipe: Connection, seconds: float) -> Iterator[Any]:
 
 def _send(pipe: Connection, function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
     os.setsid()  # a group of its own, to be ended with all that it starts
+    gc.freeze()  # what was there before is no garbage, and to look at it would copy it
     try:
         for value in function(*arguments):
             pipe.send(("value", value))
