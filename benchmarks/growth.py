@@ -319,6 +319,7 @@ def of_source(name: str, n: int) -> Iterator[Point]:
     with tempfile.TemporaryDirectory() as folder:
         small_files(Path(folder), 100 if n < 10_000 else 1_000)
         names = sorted(os.listdir(folder))
+        next(iter(ResumableLoader(FileImages(ImageFiles(Path(folder), names), 1, 8), batch_size=64)))
         peak = Peak(CPU)
         if name == "memory":
             rng = torch.Generator().manual_seed(0)

@@ -1,5 +1,6 @@
 """What several measurements share: the clock and the memory of a device, and work in a process of its own."""
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -59,6 +60,8 @@ class Peak:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
+            with suppress(OSError, AttributeError):  # glibc gives back what is free, which would hide what is taken
+                ctypes.CDLL(None).malloc_trim(0)
             with suppress(OSError):  # the peak is then that of the whole process, which is a young one
                 Path("/proc/self/clear_refs").write_text("5")
             self.before = resident()
