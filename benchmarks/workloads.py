@@ -267,7 +267,7 @@ def _stylegan2() -> tuple[nn.Module, nn.Module]:
 
 
 def _r3gan() -> tuple[nn.Module, nn.Module]:
-    return R3GANGenerator(width=96), R3GANDiscriminator(width=96)
+    return R3GANGenerator(width=32), R3GANDiscriminator(width=32)
 
 
 _ADAM_OF_STYLES = {"lrs": (2e-3, 2e-3), "betas": (0.0, 0.99)}

@@ -6,6 +6,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.core.optimizer import do_nothing_closure
 from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
+from torch.optim import Optimizer
 
 __all__ = (
     "HOOK_NAME",
@@ -20,6 +21,7 @@ __all__ = (
     "logger_connector",
     "receive_sigterm",
     "set_layer_sync",
+    "stays_on_cpu",
     "trainer_of",
     "training_source",
     "uncounted",
@@ -96,6 +98,21 @@ def uncounted(optimizer: Any) -> Any:
     """Lightning's wrapper of an optimizer, whose steps no longer count as global steps."""
     optimizer._on_before_step = optimizer._on_after_step = do_nothing_closure
     return optimizer
+
+
+def stays_on_cpu(optimizer: Optimizer) -> None:
+    """Have the steps of an optimizer of tensors on the CPU ask no longer whether a GPU records a graph.
+
+    To import Lightning makes that question slow: it has torch look for the driver's library each time, which takes
+    longer than a small optimizer's step.
+    """
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        if hasattr(optimizer, name):
+            setattr(optimizer, name, _nothing)
+
+
+def _nothing() -> None:
+    """What there is to ask on a CPU."""
 
 
 def layer_sync(strategy: Any) -> Any:

@@ -22,7 +22,7 @@ from lit_gans.game.joint import joint_batch, mean_gradient
 from lit_gans.game.sampling import SamplingModule
 from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.game.traits import Traits
-from lit_gans.internals import HOOK_NAME, logged_results, trainer_of, uncounted
+from lit_gans.internals import HOOK_NAME, logged_results, stays_on_cpu, trainer_of, uncounted
 from lit_gans.modules import frozen
 from lit_gans.preflight.agreement import check_ranks_agree
 from lit_gans.preflight.checks import (
@@ -88,6 +88,7 @@ class GameModule(SamplingModule):
     traits = Traits()  # what the engine must know of a paper
     _labels_unseen = False
     pack = 1  # samples the discriminator judges together
+    together: bool | None = None  # whether it may be shown real and generated images in one pass; None: not looked yet
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not
     batch_images = 0  # real images of this step's batch, over all ranks
@@ -373,10 +374,13 @@ class GameModule(SamplingModule):
 
     def on_fit_start(self) -> None:
         """Lists that each step needs, gathered once all layers exist; optimizers exist only now, too."""
+        self.together = None
         self._parameters_of = {name: list(self.network(name).parameters()) for name in PLAYERS}
         self.trainer.strategy.optimizers = self.in_order(self.trainer.optimizers)
         for optimizer in self.trainer.optimizers:
             optimizer.register_load_state_dict_post_hook(align_state)
+            if self.device.type == "cpu":
+                stays_on_cpu(optimizer)
         checkpoints.finish_resuming(self)
         check_compatibility(self, self.trainer, optimizers=True)
 

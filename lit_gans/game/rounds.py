@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from lit_gans.functional import Batch, ask, input_gradient, logits_of
 from lit_gans.modules import is_spectral
@@ -24,11 +26,13 @@ class Round:
         real: The batch of real samples.
         fake: The batch of generated samples.
         slopes: Whether slopes may be taken of these answers, if the images require gradients.
+        together: Whether both are shown in one pass, the first time that either is asked about.
     """
 
-    def __init__(self, real: Batch, fake: Batch, slopes: bool = False) -> None:
+    def __init__(self, real: Batch, fake: Batch, slopes: bool = False, together: bool = False) -> None:
         self.real, self.fake, self.slopes = real, fake, slopes
-        self._answers = dict[tuple[str, bool, bool], Any]()
+        self.both = _joined(real, fake, requires_grad=slopes) if together else None
+        self._answers = dict[tuple[str, tuple[bool, bool]], Any]()
         self._gradients = dict[str, Tensor]()
 
     def _name(self, batch: Batch) -> str | None:
@@ -38,25 +42,57 @@ class Round:
         """The answer to a batch, kept if that is one of this round."""
         if (name := self._name(batch)) is None:
             return ask(judge, batch)
-        question = (name, torch.is_grad_enabled(), torch.is_autocast_enabled(batch.x.device.type))
-        if question not in self._answers:
-            self._answers[question] = ask(judge, batch)
-        return self._answers[question]
+        state = torch.is_grad_enabled(), torch.is_autocast_enabled(batch.x.device.type)
+        if (name, state) not in self._answers:
+            if self.both is None:
+                self._answers[name, state] = ask(judge, batch)
+            else:
+                self._answers["real", state], self._answers["fake", state] = halves(ask(judge, self.both))
+        return self._answers[name, state]
 
     def gradient(self, judge: Callable[..., Any], batch: Batch) -> Tensor | None:
         """``functional.input_gradient`` of the answer itself; None where it wants a forward pass of its own."""
         name = self._name(batch)
-        if name is None or not (self.slopes and batch.x.is_leaf and batch.x.requires_grad):
+        shown = batch if self.both is None else self.both
+        if name is None or not (self.slopes and shown.x.is_leaf and shown.x.requires_grad):
             return None
         if name not in self._gradients:
-            self._gradients[name] = input_gradient(lambda *_: self.answer(judge, batch), *batch)
+            if self.both is None:
+                self._gradients[name] = input_gradient(lambda *_: self.answer(judge, batch), *batch)
+            else:
+                self._gradients["real"], self._gradients["fake"] = self._gradients_of_both(judge)
         return self._gradients[name]
+
+    def _gradients_of_both(self, judge: Callable[..., Any]) -> tuple[Tensor, Tensor]:
+        def answers(*_: Tensor | None) -> Tensor:
+            return torch.cat([logits_of(self.answer(judge, batch)) for batch in (self.real, self.fake)])
+
+        assert self.both is not None
+        real, fake = input_gradient(answers, *self.both).chunk(2)
+        return real, fake
 
     def said_of_real(self, judge: Callable[..., Any]) -> Tensor:
         """The logits that were answered to the real images; asked for now if nobody has."""
-        known = (answer for (name, *_), answer in self._answers.items() if name == "real")
+        known = (answer for (name, _), answer in self._answers.items() if name == "real")
         answer = next(known, None)
         return logits_of(self.answer(judge, self.real) if answer is None else answer)
+
+
+def _joined(real: Batch, fake: Batch, requires_grad: bool = False) -> Batch:
+    """The samples of both, the real ones first."""
+    x = torch.cat([real.x, fake.x])
+    return Batch(
+        x.requires_grad_() if requires_grad else x,
+        None if real.y is None or fake.y is None else torch.cat([real.y, fake.y]),
+    )
+
+
+def halves(answer: Any) -> tuple[Any, Any]:
+    """What was answered to the first half of a batch, and to the second: of logits, or of logits and a head."""
+    leaves, shape = tree_flatten(answer)
+    pairs = [leaf.chunk(2) for leaf in leaves]
+    first, second = (tree_unflatten([pair[k] for pair in pairs], shape) for k in (0, 1))
+    return first, second
 
 
 @contextmanager
@@ -65,13 +101,13 @@ def playing_round(
 ) -> Iterator[tuple[Batch, Batch]]:
     """Within it the model's ``discriminate`` answers once to each of the two batches that it gives back.
 
-    So it is for the discriminator's loss, if that has slopes or add-ons, or an adaptive augmentation that is told at
-    the end, while the discriminator learns, what it answered to the real images. What changes with each forward pass,
-    batch statistics and the vectors of spectral norm, changes once, too, and terms that share an answer share its
-    dropout and its augmentation. The images at which slopes are taken come back as ones that require gradients, so
-    that a slope needs no forward pass of its own. It still has one where that would give another slope: in half
-    precision, as penalties are of float32, and where no pass is like another; and where the networks are compiled, as
-    compiled code cannot be differentiated twice.
+    So it is while the discriminator learns, where there is something to share: a penalty or an add-on asks again about
+    the same images; an adaptive augmentation is told at the end what was said of the real ones; or real and generated
+    images may be shown together, in one pass. What changes with each forward pass, batch statistics and the vectors of
+    spectral norm, changes once, too, and terms that share an answer share its dropout and its augmentation. The images
+    at which slopes are taken come back as ones that require gradients, so that a slope needs no forward pass of its
+    own. It still has one where that would give another slope: in half precision, as penalties are of float32, and where
+    no pass is like another; and where the networks are compiled, as compiled code cannot be differentiated twice.
 
     Args:
         model: The model whose loss is computed.
@@ -82,15 +118,19 @@ def playing_round(
     """
     at = {*model.traits.slopes_at, *(place for penalty in penalties for place in penalty.slopes_at)}
     adaptive = model.adapts and model.turn is not None
-    if player == "generator" or not (at or penalties or adaptive):
+    if player == "generator":
         yield real, fake
         return
     half = real.x.dtype.itemsize < 4 or torch.is_autocast_enabled(real.x.device.type)
-    slopes = bool(at) and not half and model.compiled_input_gradient is None and _passes_are_alike(model)
-    if slopes:
+    slopes = bool(at) and not half and model.compiled_input_gradient is None and passes_are_alike(model)
+    together = model.turn is not None and (not slopes or len(at) == 2) and may_show_together(model, real, fake)
+    if not (at or penalties or adaptive or together):
+        yield real, fake
+        return
+    if slopes and not together:
         real = Batch(real.x.detach().requires_grad_("real" in at), real.y)
         fake = Batch(fake.x.detach().requires_grad_("fake" in at), fake.y)
-    model.round = Round(real, fake, slopes)
+    model.round = Round(real, fake, slopes, together)
     try:
         yield real, fake
         if adaptive:
@@ -100,8 +140,43 @@ def playing_round(
         model.round = None
 
 
-def _passes_are_alike(model: Any) -> bool:
+def passes_are_alike(model: Any) -> bool:
     """Whether the discriminator says the same each time: it neither draws noise nor changes with a pass."""
     return model.augment is None and not any(
         isinstance(layer, (_DropoutNd, _BatchNorm)) or is_spectral(layer) for layer in model.discriminator.modules()
     )
+
+
+def may_show_together(model: Any, real: Batch, fake: Batch) -> bool:
+    """Whether the discriminator says of real and generated images in one pass what it says of them apart.
+
+    Not so where a layer mixes the samples of a batch, such as batch norm or the standard deviation of a minibatch, or
+    changes with a pass. Looked for once in a run, by showing a batch in both ways, since it may be anybody's network.
+    """
+    if real.x.shape != fake.x.shape or (real.y is None) != (fake.y is None):
+        return False
+    if model.together is None:
+        model.together = passes_are_alike(model) and not model.compile_networks and _says_the_same(model, real, fake)
+    return bool(model.together)
+
+
+@torch.no_grad()
+def _says_the_same(model: Any, real: Batch, fake: Batch) -> bool:
+    buffers = [buffer.clone() for buffer in model.discriminator.buffers()]
+    fake = Batch(fake.x.to(real.x.dtype), fake.y)
+    with isolate_rng(), torch.autocast(real.x.device.type, enabled=False):
+        apart = tree_leaves([ask(model.judge, batch) for batch in (real, fake)])
+        joined = tree_leaves(ask(model.judge, _joined(real, fake)))
+    for buffer, before in zip(model.discriminator.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+    pairs = zip(apart[: len(joined)], apart[len(joined) :], joined, strict=True)
+    return all(_is_made_of(both, torch.cat([one, other])) for one, other, both in pairs)
+
+
+def _is_made_of(both: Tensor, parts: Tensor) -> bool:
+    """Whether answers are equal but for rounding; not if they are all the same, which tells nothing."""
+    if both.shape != parts.shape or len(both) % 2:
+        return False
+    rounding = 2e-5 * float(parts.abs().max())
+    spread = float((parts.amax(0) - parts.amin(0)).max())
+    return spread > 10 * rounding and float((both - parts).abs().max()) < rounding

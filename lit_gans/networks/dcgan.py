@@ -14,6 +14,7 @@ from lit_gans.networks.layers import (
     Network,
     Norm,
     activation_layer,
+    chained,
     check_labels,
     factor_size,
     norm_layer,
@@ -157,6 +158,7 @@ class DCGANDiscriminator(Network):
         check_labels(y, self.num_classes)
         if y is not None:
             x = torch.cat([x, self.label_map(y)], dim=1)
-        features: Tensor = self.layers[:-1](x)
-        logits: Tensor = self.layers[-1](features).squeeze(1)
+        *hidden, last = self.layers
+        features: Tensor = chained(hidden, x)
+        logits: Tensor = last(features).squeeze(1)
         return logits if self.second_head is None else Answer(logits, self.second_head(features))

@@ -1,5 +1,6 @@
 """What the networks share: the recording base class, named layers, sizes and labels."""
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
@@ -127,6 +128,13 @@ def count_doublings(image_size: int) -> int:
             f"image_size={image_size} is not a power of two from 8 up; the nearest: {nearest}. Resize the images."
         )
     return image_size.bit_length() - 3
+
+
+def chained(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """What comes out when one layer after another is called, without a container around them."""
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def xavier(layer: Layer, gain: float = 1.0) -> Layer:

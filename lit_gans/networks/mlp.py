@@ -8,7 +8,16 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lit_gans.networks.layers import Activation, Answer, ConcatLabel, Network, Norm, activation_layer, norm_layer
+from lit_gans.networks.layers import (
+    Activation,
+    Answer,
+    ConcatLabel,
+    Network,
+    Norm,
+    activation_layer,
+    chained,
+    norm_layer,
+)
 
 
 def hidden_layers(widths: Sequence[int], norm: Norm | None, activation: Activation, dropout: float) -> list[nn.Module]:
@@ -120,6 +129,7 @@ class MLPDiscriminator(Network):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
         """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
-        features: Tensor = self.layers[:-1](self.label(x.flatten(1), y))
-        logits: Tensor = self.layers[-1](features).squeeze(1)
+        *hidden, last = self.layers
+        features: Tensor = chained(hidden, self.label(x.flatten(1), y))
+        logits: Tensor = last(features).squeeze(1)
         return logits if self.second_head is None else Answer(logits, self.second_head(features))
