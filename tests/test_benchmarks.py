@@ -3,10 +3,14 @@
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from launching import python
+from lightning import Callback
+from toys import build, loader
 
 PARTS = {"parity", "resume", "guard", "waits", "processes", "features", "memory", "speed", "compiled"}
 
@@ -25,6 +29,32 @@ def test_what_only_a_gpu_can_tell_runs_on_a_cpu(tmp_path):
             assert row["state"] == ("not on this device" if there else "ok"), row
         assert part["state"] == ("not on this device" if name in elsewhere else "ok")
         assert f"\n{name}" in done.stdout
+
+
+def test_waits_are_counted_by_step(monkeypatch):
+    """As CUDA would tell of them: a callback waits at every logging step, and once more at step 13."""
+    from benchmarks.gpu import speed
+    from benchmarks.gpu.setting import Setting
+
+    class Waiting(Callback):
+        def __init__(self, *steps):
+            self.steps = steps
+
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step % 8 == 0 or trainer.global_step in self.steps:
+                warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    found = []
+    for callback in (Waiting(), Waiting(13)):
+        setting = Setting("cpu", True, time.monotonic() + 60)
+        found.append(speed.count_waits(setting, build("GAN"), loader(n=64), False, callback))
+    torch.set_warn_always(False)
+    assert found[0] == {"waits_of_a_step": 0, "of_a_logging_step": 1, "pass": True}
+    (place, count), *others = found[1].pop("where").items()
+    assert found[1] == {"waits_of_a_step": 1, "of_a_logging_step": 1, "pass": False}
+    assert place.startswith("test_benchmarks.py:")
+    assert (count, others) == (1, [])
 
 
 def test_growth_is_measured(tmp_path):

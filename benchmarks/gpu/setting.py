@@ -73,6 +73,8 @@ class Setting:
             values = measure()
         except NotOnThisDeviceError as error:
             return {"name": name, "state": NOT_HERE, "reason": str(error)}
+        except TimeoutError as error:
+            return {"name": name, "state": NO_TIME, "reason": str(error)}
         except Exception as error:  # whatever it is, the next row is measured
             return {"name": name, "state": FAILED, "reason": said(error)}
         return {"name": name, "state": OK if values.pop("pass", True) else FAILED, **values}

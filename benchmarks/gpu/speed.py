@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 import lit_gans
 from benchmarks.gpu.setting import Noise, NotOnThisDeviceError, Setting
 from benchmarks.measuring import MIB, Clock, Peak, in_process
-from benchmarks.workloads import Workload
+from benchmarks.workloads import WORKLOADS, Workload
 from lit_gans.data import ImageDataModule
 from lit_gans.game import compiling
 
@@ -238,12 +238,12 @@ def waits(setting: Setting) -> Iterator[dict[str, Any]]:
     for name in MODELS:
         yield setting.row(name, lambda name=name: of_model(name))
     entries = yaml.safe_load(GUARD.read_text("utf-8"))["trainer"]["callbacks+"]
-    workload = setting.workloads()["w1"]
+    workload = WORKLOADS["w1"]
 
     def of_workload(told: bool, guarded: bool = False, precision: str = "32-true", **kwargs: Any) -> Any:
-        callbacks = [getattr(lit_gans, entry["class_path"])(**entry.get("init_args", {})) for entry in entries]
+        wanted = entries if guarded else []
+        callbacks = [getattr(lit_gans, entry["class_path"])(**entry.get("init_args", {})) for entry in wanted]
         model = workload.model(*workload.build(), seed=0, **kwargs)
-        callbacks = callbacks if guarded else []
         return count_waits(setting, model, Noise(workload, 16), told, *callbacks, precision=precision)
 
     yield setting.row("w1, bf16-mixed, averaged", lambda: of_workload(False, precision="bf16-mixed", ema_decay=0.9))
