@@ -223,10 +223,10 @@ def seconds_of_sums(model: DCGAN) -> float:
 
 
 def together(strategy: str, quick: bool, count: int) -> float:
-    """Seconds of a step, the mean of all processes."""
+    """Seconds of a step, of the slowest process."""
     port = find_free_network_port()
     running = [in_process(rank, number, strategy, port, quick, seconds=LIMIT / 2) for number in range(count)]
-    return sum(max(values) for values in zip(*running, strict=True))
+    return max(itertools.chain(*map(list, running)))
 
 
 def of_processes(n: int, quick: bool) -> Iterator[Point]:
@@ -256,7 +256,7 @@ def of_metrics(n: int, quick: bool) -> Iterator[Point]:
 
 DIMENSIONS = 32
 METRICS: dict[str, tuple[Callable[..., Any], Callable[[int], float], Callable[[int], float]]] = {
-    # how it is made; its work; the bytes that it must hold, two float32 features or one of logits
+    # how it is made; how many images, or pairs of images, it looks at; how many it must hold
     "Fréchet distance": (lambda seen, quick: FrechetDistance(seen), lambda n: n, lambda n: 1),
     "Fréchet distance, infinity": (
         lambda seen, quick: FrechetDistance(seen, keep_features=True),
@@ -454,29 +454,41 @@ def plot(parts: dict[str, list[dict[str, Any]]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(4, 4, figsize=(15, 13), layout="constrained")
-    places = {part: (2 * (number // 4), number % 4) for number, part in enumerate(parts)}
+    figure, axes = plt.subplots(4, 4, figsize=(15, 16), layout="constrained")
     for axis in axes.flat:
         axis.set_visible(False)
-    for part, (row, column) in places.items():
+    for number, part in enumerate(parts):
         for below, (what, work, unit, scale) in enumerate(
             (("seconds", "work", "milliseconds", 1e3), ("bytes", "work_bytes", "MiB", 2**-20))
         ):
             curves = [curve for curve in parts[part] if what in curve["exponents"]]
-            axis = axes[row + below, column]
-            axis.set_visible(bool(curves))
-            for curve in curves:
-                values = np.array(curve[what]) * scale
-                works = np.array(curve[work])
-                axis.plot(curve["sizes"], works / works[0] * values[0], color="0.8", lw=3, zorder=0)
-                found = curve["exponents"][what]["exponent"]
-                axis.plot(curve["sizes"], values, marker="o", ms=4, label=f"{curve['curve']}: {found:.2f}")
-            axis.set(xscale="log", yscale="log", xlabel=PARTS[part][1], ylabel=unit)
-            axis.set_title(f"{part}, {'time' if what == 'seconds' else 'memory'}", fontsize=10)
+            axis = axes[2 * (number // 4) + below, number % 4]
             if curves:
-                axis.legend(fontsize=7)
-    figure.savefig(path, dpi=100)
+                axis.set_visible(True)
+                axis.set_title(f"{part}, {'time' if what == 'seconds' else 'memory'}", fontsize=10)
+                axis.set(xlabel=PARTS[part][1], ylabel=unit)
+                _draw(axis, curves, what, work, scale)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def _draw(axis: Any, curves: list[dict[str, Any]], what: str, work: str, scale: float) -> None:
+    """Curves of one part, on axes of whole decades."""
+    sizes, seen = curves[0]["sizes"], []
+    for curve in curves:
+        values = np.array(curve[what]) * scale
+        expected = np.array(curve[work]) / curve[work][0] * values[0]
+        axis.plot(sizes, expected, color="0.85", lw=3, zorder=0)
+        exponent, of_work = (curve["exponents"][what][key] for key in ("exponent", "of_the_work"))
+        axis.plot(sizes, values, marker="o", ms=4, label=f"{curve['curve']}: {exponent:.2f}, its work {of_work:.2f}")
+        seen += [*values, *expected]
+    axis.set(xscale="log", yscale="log")
+    axis.set_ylim(10 ** np.floor(np.log10(min(seen))), 10 ** np.ceil(np.log10(max(seen))))
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+    axis.minorticks_off()
+    axis.yaxis.set_major_formatter("{x:,g}")
+    axis.grid(axis="y", color="0.95")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8, frameon=False)
 
 
 def main() -> int:
