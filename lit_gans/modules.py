@@ -1,15 +1,16 @@
-"""What is asked of networks, or done to them: modes that are put back, gradients that rest, spectral norm."""
+"""What is asked of networks, or done to them: modes and buffers put back, gradients that rest, spectral norm."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ("eval_mode", "frozen", "is_spectral", "kept_modes", "normalise_spectrally")
+__all__ = ("buffers_kept", "eval_mode", "frozen", "is_spectral", "kept_modes", "normalise_spectrally")
 
 
 @contextmanager
@@ -29,6 +30,18 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
     with kept_modes(network):
         network.eval()
         yield
+
+
+@contextmanager
+def buffers_kept(network: nn.Module) -> Iterator[None]:
+    """Buffers, such as batch statistics, get back the values they had, whatever passes are made within."""
+    before = [buffer.detach().clone() for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(network.buffers(), before, strict=True):
+                buffer.copy_(value)
 
 
 @contextmanager

@@ -275,11 +275,12 @@ class CommandLine(LightningCLI):
         """What trains, on what, and which of the options that change speed and precision are on."""
         trainer, model = self.trainer, self.model
         processes = f"{trainer.world_size} process{'es' * (trainer.world_size > 1)}"
+        words = {True: "on", False: "off", None: "off"}
         switches = {"compile": model.hparams.get("compile"), "channels_last": model.hparams.get("channels_last")}
         rank_zero_info(
             f"{type(model).__name__} on {trainer.strategy.root_device.type}, {processes}, "
             f"{type(trainer.strategy).__name__}, precision {trainer.precision}, "
-            + ", ".join(f"{name} {'on' if value else 'off'}" for name, value in switches.items())
+            + ", ".join(f"{name} {words.get(value, value)}" for name, value in switches.items())
         )
 
 

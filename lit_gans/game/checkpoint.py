@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from lit_gans.game.layout import lay_out
 from lit_gans.game.rebuilding import (
     FORMAT,
     arguments_of_file,
@@ -48,6 +49,7 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
         "measured": {name: value.detach().cpu().clone() for name, value in model.measured.items()},
         "world_size": world,
         "arithmetic": arithmetic(model.device),
+        "channels_last": model.laid_out,
         "left_out": list(model._left_out),
         "optimizers": [type(optimizer).__name__ for optimizer in model.trainer.optimizers],
     }
@@ -71,6 +73,9 @@ def restore(model: Any, checkpoint: dict[str, Any]) -> None:
     if wrote not in [path_of(cls) for cls in type(model).__mro__]:
         raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(model))}")
     model.images_seen, model.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
+    if model.channels_last == "auto":  # the same numbers bit by bit need the same format
+        model.laid_out = bool(ours.get("channels_last"))
+        lay_out(model, torch.channels_last if model.laid_out else torch.contiguous_format)
     kept = ours.get("measured", {})  # else the first rows after resuming would lack them
     model.measured = {name: value.to(model.device) for name, value in kept.items() if isinstance(value, Tensor)}
     if trainer_of(model) is not None and model.trainer.state.fn == TrainerFn.FITTING:

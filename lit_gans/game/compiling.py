@@ -1,4 +1,4 @@
-"""How networks run: compiled where torch can, and in which memory format."""
+"""Networks run compiled where torch can."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,18 +12,15 @@ from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
-from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from lit_gans.functional import input_gradient
 
 __all__ = (
     "CompiledNetwork",
-    "align_state",
     "compile_networks",
     "compiled_input_gradient",
     "differentiated_twice",
-    "lay_out_channels_last",
 )
 
 _BACKEND = "inductor"
@@ -204,22 +201,3 @@ def compiled_input_gradient(network: nn.Module) -> Callable[..., Tensor] | None:
     compiled: Any = network._compiled_call_impl
     known = isinstance(compiled, CompiledNetwork) and hasattr(torch._dynamo.config, "trace_autograd_ops")
     return compiled.input_gradient if known and network.training else None
-
-
-def lay_out_channels_last(*networks: nn.Module) -> None:
-    """Put weights and buffers with four dimensions into torch's channels_last memory format, in place."""
-    for network in networks:
-        for tensor in (*network.parameters(), *network.buffers()):
-            if tensor.ndim == 4:
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-
-
-def align_state(optimizer: Optimizer) -> None:
-    """Give an optimizer's loaded state the memory format of its parameters.
-
-    A checkpoint may come from a model with another one, and fused kernels pair elements as they lie in memory.
-    """
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -17,8 +17,9 @@ from lit_gans.game import checkpoint as checkpoints
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.game.checkpoint import flatten, plain_arguments, write_back
 from lit_gans.game.clipping import Clip, as_clip
-from lit_gans.game.compiling import align_state, compile_networks, lay_out_channels_last
+from lit_gans.game.compiling import compile_networks
 from lit_gans.game.joint import joint_batch, mean_gradient
+from lit_gans.game.layout import align_state, channels_last_pays, lay_out
 from lit_gans.game.sampling import SamplingModule
 from lit_gans.game.schedules import Schedule, check_schedules, follow_schedules
 from lit_gans.game.traits import Traits
@@ -76,9 +77,10 @@ class GameModule(SamplingModule):
         compile: Compile both networks, and penalties that use ``slope``, when training begins;
             results and checkpoints stay the same. Samples and validation stay eager, and so does, with a message, what
             torch cannot compile.
-        channels_last: Train with images and convolutions in torch's channels_last memory format, faster on recent GPUs
-            in half precision; results and checkpoints stay the same. The networks must not ``view`` images, but
-            ``flatten`` or ``reshape`` them.
+        channels_last: Train with images and convolutions in torch's channels_last memory format. "auto" does so where
+            it is faster for layers of these kinds: on a CPU, and on a GPU in half precision, but not with instance or
+            group norm. Results stay the same but for rounding, and a checkpoint goes on in the format it was written
+            in. With true, networks must not ``view`` images, but ``flatten`` or ``reshape`` them.
         seed: Seed of all noise while training; if None, the seed given to ``seed_everything``, or 0.
     """
 
@@ -124,7 +126,7 @@ class GameModule(SamplingModule):
         regularizers: Sequence[Regularizer] | None = None,
         schedules: Sequence[Schedule] | None = None,
         compile: bool = False,
-        channels_last: bool = False,
+        channels_last: bool | Literal["auto"] = "auto",
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -168,6 +170,7 @@ class GameModule(SamplingModule):
         self.schedules, self.scheduled = tuple(schedules or ()), dict[str, float]()
         self.measured = dict[str, Tensor]()  # what a paper watches besides its losses, logged as train/<name>
         self.compile_networks, self.channels_last, self.seed = compile, channels_last, seed
+        self.laid_out = channels_last is True  # whether networks and images are in channels_last
         self.images_seen = 0
 
     @property
@@ -367,8 +370,10 @@ class GameModule(SamplingModule):
         if batch is not None:
             check_batch(self, batch)
         check_compatibility(self, self.trainer)
-        if self.channels_last:
-            lay_out_channels_last(*(getattr(self, name) for name in (*PLAYERS, "g_ema") if hasattr(self, name)))
+        if self.channels_last == "auto":
+            self.laid_out = channels_last_pays(self, self.trainer.strategy.root_device.type, self.trainer.precision)
+        elif self.channels_last:
+            lay_out(self, torch.channels_last)
         if self.compile_networks:
             compile_networks(self)
 
@@ -505,7 +510,7 @@ class GameModule(SamplingModule):
     def real_of(self, batch: Any) -> Batch:
         """What ``unpack_batch`` finds, the images in the networks' memory format."""
         x, y = self.unpack_batch(batch)
-        return Batch(x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x, y)
+        return Batch(x.contiguous(memory_format=torch.channels_last) if self.laid_out and x.ndim == 4 else x, y)
 
     def batch_of(self, player: Player, real: Batch) -> Batch:
         """Real images and labels for an update of a player: the generator's has ``g_batch`` times as many."""

@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from lit_gans.functional import Batch, ask, input_gradient, logits_of
-from lit_gans.modules import is_spectral
+from lit_gans.modules import buffers_kept, is_spectral
 
 __all__ = ("Round", "playing_round")
 
@@ -162,13 +162,10 @@ def may_show_together(model: Any, real: Batch, fake: Batch) -> bool:
 
 @torch.no_grad()
 def _says_the_same(model: Any, real: Batch, fake: Batch) -> bool:
-    buffers = [buffer.clone() for buffer in model.discriminator.buffers()]
     fake = Batch(fake.x.to(real.x.dtype), fake.y)
-    with isolate_rng(), torch.autocast(real.x.device.type, enabled=False):
+    with isolate_rng(), buffers_kept(model.discriminator), torch.autocast(real.x.device.type, enabled=False):
         apart = tree_leaves([ask(model.judge, batch) for batch in (real, fake)])
         joined = tree_leaves(ask(model.judge, _joined(real, fake)))
-    for buffer, before in zip(model.discriminator.buffers(), buffers, strict=True):
-        buffer.copy_(before)
     pairs = zip(apart[: len(joined)], apart[len(joined) :], joined, strict=True)
     return all(_is_made_of(both, torch.cat([one, other])) for one, other, both in pairs)
 

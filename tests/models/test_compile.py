@@ -31,6 +31,7 @@ from toys import (
 )
 
 from lit_gans.game import compiling
+from lit_gans.game.layout import lay_out
 from lit_gans.game.module import PLAYERS
 from lit_gans.models import GAN, WGANGP
 from lit_gans.modules import frozen
@@ -384,7 +385,7 @@ def is_channels_last(x):
 @pytest.mark.parametrize("model_class", [GAN, WGANGP])
 def test_channels_last_changes_the_layout_and_no_number(model_class, regularizers):
     plain, model = (conv_model(model_class, regularizers=regularizers, channels_last=on) for on in (False, True))
-    compiling.lay_out_channels_last(model.generator, model.discriminator)
+    lay_out(model, torch.channels_last)
     assert_plays_like(plain, model, sizes=(8, 5), channels=3)
     for (key, value), other in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
         assert value.shape == other.shape

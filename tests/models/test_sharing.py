@@ -9,8 +9,9 @@ from toys import LATENT, build, images
 from benchmarks.sharing import apart
 from lit_gans.functional import Batch
 from lit_gans.game import loop
-from lit_gans.game.rounds import Round
+from lit_gans.game.rounds import Round, may_show_together
 from lit_gans.models import GAN
+from lit_gans.networks import StyleGAN2Discriminator
 from lit_gans.regularizers import R1, R2, Consistency, GradientPenalty, LeCam, Regularizer
 
 ADD_ONS = {
@@ -23,7 +24,8 @@ ADD_ONS = {
     "bCR": [Consistency(fake=1.0)],
     "many": [R1(1.0, every=2), LeCam(), Consistency(fake=1.0)],
 }
-PASSES = {"R1": 2, "R2": 2, "both": 2, "twice the same slope": 2, "between": 3, "LeCam": 2, "bCR": 4, "many": 4}
+# real and generated images go together, but where slopes are taken at one of the two
+PASSES = {"R1": 2, "R2": 2, "both": 1, "twice the same slope": 2, "between": 2, "LeCam": 1, "bCR": 3, "many": 4}
 
 
 def gradients(model, monkeypatch, share, precision=torch.float64, step=0, other_labels=False):
@@ -43,9 +45,14 @@ def gradients(model, monkeypatch, share, precision=torch.float64, step=0, other_
 
 
 def counted(model):
-    """The list that grows with each forward pass of the discriminator."""
+    """The list that grows with each forward pass of the discriminator that something is learnt from."""
     passes = []
-    model.discriminator.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+
+    def count(module, inputs):
+        if torch.is_grad_enabled():
+            passes.append(len(inputs[0]))
+
+    model.discriminator.register_forward_pre_hook(count)
     return passes
 
 
@@ -76,10 +83,10 @@ def test_r3gan_shows_each_kind_once(monkeypatch):
     model = build("R3GAN")
     passes = counted(model)
     gradients(model, monkeypatch, share=True)
-    assert len(passes) == 2
+    assert passes == [16]
 
 
-def test_a_plain_loss_is_gathered_without_anything_in_between(monkeypatch):
+def test_a_plain_loss_of_images_shown_apart_is_gathered_without_anything_in_between(monkeypatch):
     model, seen = build("GAN"), []
 
     class Plain(GAN):
@@ -88,6 +95,7 @@ def test_a_plain_loss_is_gathered_without_anything_in_between(monkeypatch):
             return super().discriminator_loss(real, fake)
 
     model.__class__ = Plain
+    model.together = False
     gradients(model, monkeypatch, share=True)
     assert seen == [(None, False)]
 
@@ -108,10 +116,11 @@ def test_a_round_ends_with_an_error_too():
 def test_a_penalty_under_autocast_has_a_forward_pass_of_its_own_in_float32():
     model, dtypes = build("GAN", regularizers=[R1(1.0), LeCam()]), []
     model.discriminator.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    model.together = True
     model.reseed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=0)
-    assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
+    assert dtypes == [torch.bfloat16, torch.float32]
 
 
 def test_losses_on_held_out_data_are_shared_too(monkeypatch):
@@ -141,9 +150,75 @@ def test_labels_of_generated_images_that_differ(variant, monkeypatch):
     (terms, shared), (others, apart) = (
         gradients(m, monkeypatch, share, other_labels=True) for m, share in ((model, True), (alone, False))
     )
-    assert len(passes) == 2
+    assert len(passes) == (2 if variant == "ReACGAN" else 1)
     assert terms["lecam"].item() == pytest.approx(others["lecam"].item(), rel=1e-9)
     assert all(torch.allclose(one, other, rtol=1e-8, atol=1e-11) for one, other in zip(shared, apart, strict=True))
+
+
+class OfTheBatch(torch.nn.Module):
+    """Samples less their mean, as in batch norm, by somebody's own hand."""
+
+    def forward(self, x):
+        return x - 0.1 * x.mean(0)
+
+
+class Noise(torch.nn.Module):
+    def forward(self, x):
+        return x + 0.1 * torch.randn_like(x)
+
+
+class Wandering(torch.nn.Module):
+    """Its answers move with each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += 1
+        return x * (1 + 0.1 * self.passes)
+
+
+@pytest.mark.parametrize("layer", [OfTheBatch(), Noise(), Wandering()], ids=lambda layer: type(layer).__name__)
+def test_images_are_shown_apart_where_that_makes_a_difference(layer, monkeypatch):
+    model, alone = (build("GAN", regularizers=[LeCam()]) for _ in range(2))
+    for one in (model, alone):
+        one.discriminator.body.insert(1, deepcopy(layer))
+    passes = counted(model)
+    terms, others = (gradients(m, monkeypatch, s)[0] for m, s in ((model, True), (alone, False)))
+    assert passes == [8, 8]
+    if not isinstance(layer, (Noise, Wandering)):  # which say another thing in each pass
+        assert terms["real"].item() == others["real"].item()
+        assert terms["lecam"].item() == pytest.approx(others["lecam"].item(), rel=1e-9)
+
+
+def test_the_deviation_of_a_minibatch_is_that_of_one_kind(monkeypatch):
+    discriminator = StyleGAN2Discriminator(image_size=8, channels=1, channel_base=64, channel_max=8, mapping_layers=1)
+    model = GAN(torch.nn.Linear(LATENT, 64), discriminator, latent_dim=LATENT)
+    real, fake = (Batch(torch.rand(8, 1, 8, 8) * 2 - 1) for _ in range(2))
+    assert not may_show_together(model, real, fake)
+
+
+def test_to_look_changes_nothing():
+    model = build("GAN")
+    model.discriminator.body.insert(1, Wandering())
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    assert not may_show_together(model, Batch(images(8)), Batch(images(8, seed=1)))
+    assert model.discriminator.body[1].passes == 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_answers_that_are_all_alike_tell_nothing():
+    model = build("GAN")
+    for parameter in model.discriminator.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert not may_show_together(model, Batch(images(8)), Batch(images(8, seed=1)))
+
+
+def test_a_compiled_network_is_shown_one_size_of_batch():
+    model = build("GAN", compile=True)
+    assert not may_show_together(model, Batch(images(8)), Batch(images(8, seed=1)))
 
 
 @pytest.mark.parametrize(("penalties", "passes"), [([LeCam()], 2), ([LeCam(), R1(1.0)], 3)])

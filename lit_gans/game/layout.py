@@ -1,0 +1,84 @@
+"""In which memory format networks run: torch's channels_last where convolutions are faster in it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.optim import Optimizer
+
+from lit_gans.modules import buffers_kept
+
+__all__ = ("align_state", "channels_last_pays", "lay_out")
+
+_SLOWER = (_InstanceNorm, nn.GroupNorm)  # in channels_last, by more than a convolution beside them gains
+
+
+def channels_last_pays(model: Any, device: str, precision: str) -> bool:
+    """Whether both networks are expected to train faster in channels_last, and do run in it.
+
+    Decided by the kinds of their layers and of the device alone, so that every run of a configuration decides alike.
+    ``python -m benchmarks.layout`` measures those layers: on a CPU convolutions gain, instance and group norm lose more
+    than that. On a GPU convolutions gain in half precision.
+
+    Args:
+        model: The model, on whatever device.
+        device: Kind of the device that it will train on, "cpu" or "cuda" for example.
+        precision: The trainer's, "32-true" or "bf16-mixed" for example.
+    """
+    if not (device == "cpu" or (device == "cuda" and precision.endswith("-mixed"))):
+        return False
+    layers = [layer for network in _networks(model) for layer in network.modules()]
+    convolves = any(weight.ndim == 4 for layer in layers for weight in layer.parameters(recurse=False))
+    return convolves and not any(isinstance(layer, _SLOWER) for layer in layers) and _runs(model)
+
+
+@torch.no_grad()
+def _runs(model: Any) -> bool:
+    """Whether the networks, which may be anybody's, take images and weights in channels_last; leaves them in it if so.
+
+    A network that calls ``view`` on images does not.
+    """
+    lay_out(model, torch.channels_last)
+    weight = next(model.generator.parameters())
+    rng = torch.Generator(weight.device).manual_seed(0)
+    n = 2 * model.pack
+    with isolate_rng(), buffers_kept(model.generator), buffers_kept(model.discriminator):
+        y = model.draw_labels(n, rng)
+        try:
+            images = model.generator(model.draw_latents(n, rng).to(weight.dtype), *(() if y is None else (y,)))
+            if images.ndim == 4:
+                model.judge(images.contiguous(memory_format=torch.channels_last), y)
+        except RuntimeError as error:
+            lay_out(model, torch.contiguous_format)
+            reason = str(error).splitlines()[0]
+            rank_zero_info(f"channels_last: left out, since the networks do not run in this memory format: {reason}")
+            return False
+    return True
+
+
+def lay_out(model: Any, memory_format: torch.memory_format) -> None:
+    """Put weights and buffers with four dimensions into a memory format, in place."""
+    for network in _networks(model):
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=memory_format)
+
+
+def _networks(model: Any) -> Iterator[nn.Module]:
+    """Both networks, and the averaged generator if there is one."""
+    return (getattr(model, name) for name in ("generator", "discriminator", "g_ema") if hasattr(model, name))
+
+
+def align_state(optimizer: Optimizer) -> None:
+    """Give an optimizer's loaded state the memory format of its parameters.
+
+    A checkpoint may come from a model with another one, and fused kernels pair elements as they lie in memory.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
