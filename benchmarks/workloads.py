@@ -160,7 +160,7 @@ class PlainStyleGAN2(PlainLoop):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.mean_length = torch.zeros(())
+        self.mean_length = torch.zeros((), device=next(self.g.parameters()).device)
         self.average = [p.detach().clone() for p in self.g.parameters()]
         self.turns = 0
 
