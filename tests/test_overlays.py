@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from toys import by_turns
 
 from lit_gans.cli import main
 from lit_gans.models import GAN
@@ -103,9 +104,8 @@ def test_an_overlay_trains_a_model_that_can_be_sampled_from(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["WGANGP", "SNGAN"])
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_overlays_go_with_every_kind_of_model(model, name):
+@pytest.mark.parametrize(("name", "model"), by_turns(OVERLAYS, ["WGANGP", "SNGAN"]))
+def test_overlays_go_with_every_kind_of_model(name, model):
     check(model, name)
 
 
