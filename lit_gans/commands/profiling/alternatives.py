@@ -168,20 +168,27 @@ class Comparison:
         self.agreement: Any = None
 
     @contextmanager
-    def begun(self) -> Iterator["Comparison"]:
+    def begun(self) -> Iterator[None]:
         """Within it the run as configured is there."""
-        self.base = self.stepper({})
-        self.base.begin()
+        with without_output():
+            self.base = self.begin_base()
         if dist.is_initialized():
             self.agreement = dist.new_group(backend="gloo", timeout=timedelta(minutes=2))
             numbers = [self.block]
             dist.broadcast_object_list(numbers, group=self.agreement)
             self.block = numbers[0]
-        self.base.advance(self.turn + 2)
         try:
-            yield self
+            yield
         finally:
-            self.base.close()
+            with without_output():
+                self.base.close()
+
+    def begin_base(self) -> Stepper:
+        """The run as configured, warm."""
+        base = self.stepper({})
+        base.begin()
+        base.advance(self.turn + 2)
+        return base
 
     def stepper(self, overlay: dict[str, Any]) -> Stepper:
         """A run with some options changed."""
@@ -198,6 +205,8 @@ class Comparison:
             try:
                 if alternative.failed is None:
                     alternative.failed = self.refusal(alternative)
+                if self.base.error is not None:  # there was not memory enough for both
+                    self.base = self.begin_base()
                 if alternative.failed is None:
                     other = self.stepper(alternative.overlay)
                     other.begin()

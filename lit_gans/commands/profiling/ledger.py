@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 __all__ = ("REST", "Key", "Ledger")
@@ -23,6 +24,7 @@ class Ledger:
 
     Args:
         clock: Seconds; on a GPU one that waits for it.
+        mark: Called with the name of each part that begins; what it returns is entered and left with the part.
 
     Example:
         >>> ledger = Ledger(iter([0.0, 1.0, 3.0, 4.0, 6.0, 7.0]).__next__)
@@ -35,8 +37,11 @@ class Ledger:
         {'rest': 2.0, 'a': 4.0, 'b': 1.0}
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
+    def __init__(
+        self, clock: Callable[[], float], mark: Callable[[str], AbstractContextManager[object]] | None = None
+    ) -> None:
+        self.clock, self.mark = clock, mark
+        self._marks: list[AbstractContextManager[object]] = []
         self._open: list[Key] = []
         self._times: defaultdict[Key, float] = defaultdict(float)
         self._since = 0.0
@@ -54,9 +59,14 @@ class Ledger:
         """A part begins."""
         self._charge()
         self._open.append(key)
+        if self.mark is not None:
+            self._marks.append(self.mark(": ".join(filter(None, key))))
+            self._marks[-1].__enter__()
 
     def leave(self) -> None:
         """The innermost part ends."""
+        if self._marks:
+            self._marks.pop().__exit__(None, None, None)
         self._charge()
         self._open.pop()
 

@@ -16,6 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 from lit_gans.commands.profiling.ledger import Key, Ledger
 from lit_gans.commands.profiling.occasional import Work, whole_turns, works_of
 from lit_gans.commands.profiling.parts import Apart
+from lit_gans.commands.tuning.trial import peak_of_process
 from lit_gans.models import GAN
 
 __all__ = ("Measured", "Pace", "clock_of", "turn_of")
@@ -43,6 +44,7 @@ class Measured:
         works: The occasional work.
         ending: From the last step to the end of the command.
         host: Peak memory of this process.
+        host_before: The same, before the first step.
         device: Peak memory of tensors on its GPU; None without one.
         device_name: What it trains on.
     """
@@ -59,7 +61,7 @@ class Measured:
     host: int | None = None
     device: int | None = None
     device_name: str = "cpu"
-    growth: int = 0  # bytes by which main memory has grown while training
+    host_before: int | None = None
 
     @property
     def step(self) -> float:
@@ -113,6 +115,7 @@ class Pace(Callback):
         trainer.fit_loop.epoch_loop.max_steps = trainer.fit_loop.max_epochs = -1
         for work in self.measured.works:
             work.rest()
+        self.measured.host_before = peak_of_process()
         self._course = self.course(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -151,7 +154,8 @@ class Pace(Callback):
         usual = usual_of(measured.parts)
         yield from self.occasional(trainer, apart, ledger, usual)
         if self.trace is not None:
-            yield from self.traced(trainer, apart, ledger, self.trace)
+            apart.ledger = Ledger(clock, torch.profiler.record_function)
+            yield from self.traced(trainer, apart, self.trace)
         trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 1
         yield
 
@@ -174,14 +178,16 @@ class Pace(Callback):
                     if trainer.strategy.broadcast(work.seconds[-1] > PATIENCE):
                         break
 
-    def traced(self, trainer: Trainer, apart: Apart, ledger: Ledger, path: Path) -> Iterator[None]:
+    def traced(self, trainer: Trainer, apart: Apart, path: Path) -> Iterator[None]:
         """Steps that are traced, with their parts by name."""
         from torch.profiler import ProfilerActivity, profile
 
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-        with profile(activities=kinds) as profiler:
+        with apart.installed(), profile(activities=kinds) as profiler:
             for _ in range(TRACED):
+                apart.ledger.begin()
                 yield
+                apart.ledger.end()
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
             profiler.export_chrome_trace(str(path))

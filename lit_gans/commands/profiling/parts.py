@@ -63,15 +63,11 @@ class Apart:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Within it parts are told apart, as long as the ledger has begun a step."""
-        before = self.trainer.profiler
-        self.trainer.profiler = Sections(self)
-        try:
-            with ExitStack() as stack:
-                self._watch_step(stack)
-                self._watch_networks(stack)
-                yield
-        finally:
-            self.trainer.profiler = before
+        with ExitStack() as stack:
+            stack.enter_context(replaced(self.trainer, "profiler", Sections(self)))
+            self._watch_step(stack)
+            self._watch_networks(stack)
+            yield
 
     @contextmanager
     def section(self, key: Key) -> Iterator[None]:
@@ -105,7 +101,7 @@ class Apart:
     def _watch_networks(self, stack: ExitStack) -> None:
         model = self.model
         for penalty in model.regularizers:
-            stack.enter_context(self._hooked(penalty, PENALTIES))  # type: ignore[arg-type]
+            stack.enter_context(self._hooked(penalty, PENALTIES))
         inner = stack.enter_context(ExitStack())
         self._watch_forward(inner)
         stack.enter_context(replaced(model, "slope", self._unwatched(model.slope, inner)))
@@ -212,10 +208,10 @@ def key_of_callback(callback: Any) -> Key | None:
 
 
 @contextmanager
-def replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Another method for one object."""
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Another method, or attribute, for one object."""
     own = vars(owner).get(name)
-    setattr(owner, name, method)
+    setattr(owner, name, value)
     try:
         yield
     finally:

@@ -51,8 +51,8 @@ class Built(CommandLine):
         trainer.default_root_dir, trainer.profiler = str(self.folder), None
         self.left_out = keep_local_loggers(trainer)
         for entry in (*as_list(trainer.callbacks), *as_list(trainer.logger)):
-            arguments = entry.get("init_args") if isinstance(entry, Namespace) else None
-            for name in PLACES if arguments is not None else ():
+            arguments: Any = (entry.get("init_args") if isinstance(entry, Namespace) else None) or {}
+            for name in PLACES:
                 if arguments.get(name) is not None:
                     arguments[name] = str(self.folder)
 
@@ -134,13 +134,13 @@ class Stepper(Callback):
         trainer.callbacks = [self, *(c for c in trainer.callbacks if not isinstance(c, occasional))]
         trainer.loggers = []
         trainer.limit_val_batches = 0
-        self.built, self.error = built, None
+        self.built = built
+        self.error: BaseException | None = None
         self.images, self.seconds, self._left, self._began = 0, 0.0, 0, 0.0
         self._closed, self._seen = False, 0
         self._clock: Callable[[], float] | None = None
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.error: BaseException | None
 
     def begin(self) -> None:
         """Set all up, and come to the first step."""
@@ -153,6 +153,8 @@ class Stepper(Callback):
         Returns:
             Seconds they took.
         """
+        if self.error is not None:
+            raise self.error
         self._left = steps
         self._go.release()
         self._wait()
@@ -174,6 +176,7 @@ class Stepper(Callback):
     def _run(self) -> None:
         try:
             self.built.trainer.fit(**self.built.arguments)
+            raise RuntimeError("training ended by itself")
         except Closed:
             pass
         except BaseException as error:
@@ -206,7 +209,12 @@ class Stepper(Callback):
 def room() -> Iterator[Path]:
     """A folder for all that is written meanwhile, by this process and those that it starts; then it is gone."""
     folder = Path(tempfile.mkdtemp(prefix="lit_gans-profile-"))
-    changed = {"TMPDIR": str(folder), "LIT_GANS_CACHE": str(borrowed_cache(folder)), "WANDB_MODE": "disabled"}
+    changed = {
+        "TMPDIR": str(folder),  # of the processes that this one starts
+        "LIT_GANS_CACHE": str(borrowed_cache(folder)),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
+        "WANDB_MODE": "disabled",
+    }
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
@@ -261,7 +269,7 @@ def without_output() -> Iterator[list[str]]:
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     before = [(logger.handlers, logger.propagate) for logger in loggers]
     with ExitStack() as stack:
-        sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
+        sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         for redirect in (redirect_stdout, redirect_stderr):  # progress bars write to either
             stack.enter_context(redirect(sink))
         stack.enter_context(warnings.catch_warnings())

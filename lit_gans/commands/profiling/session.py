@@ -58,7 +58,8 @@ def profile(options: argparse.Namespace, words: list[str], rest: list[str], bega
         if not options.no_alternatives:
             turn, options_of_run = turn_of(model), built.config[str(built.subcommand)]
             found = usual_alternatives(options_of_run, model, built.trainer.strategy.root_device)
-            comparison = Comparison(rest, folder, measured.step, turn, options.steps, measured.growth)
+            growth = (measured.host or 0) - (measured.host_before or 0)
+            comparison = Comparison(rest, folder, measured.step, turn, options.steps, growth)
             del built, model
             alternatives, overlay = compared(comparison, found)
         if first():
@@ -88,14 +89,8 @@ def measure(words: list[str], folder: Path, pace: Pace) -> Built:
 
 def compared(comparison: Comparison, found: list[Alternative]) -> tuple[list[Alternative], dict[str, Any]]:
     """What the alternatives give."""
-    with without_output():
-        context = comparison.begun()
-        context.__enter__()
-    try:
+    with comparison.begun():
         return try_all(comparison, found, note)
-    finally:
-        with without_output():
-            context.__exit__(None, None, None)
 
 
 def note(line: str) -> None:
