@@ -19,7 +19,7 @@ from lit_gans.commands.processes import available_memory
 from lit_gans.commands.profiling.occasional import whole_turns
 from lit_gans.commands.profiling.running import Stepper, build, told, without_output
 
-__all__ = ("Alternative", "Comparison", "Side", "compare", "merged", "recommended", "usual_alternatives")
+__all__ = ("Alternative", "Comparison", "Side", "compare", "merged", "recommended", "try_all", "usual_alternatives")
 
 HELPS = 1.05
 """How many times as fast an option must be to be recommended."""
@@ -256,23 +256,21 @@ class Comparison:
 
 def try_all(
     comparison: Comparison, alternatives: list[Alternative], tell: Callable[[str], None]
-) -> tuple[list[Alternative], dict[str, Any]]:
+) -> tuple[list[Alternative], list[Alternative]]:
     """Measure them all, then those together that help.
 
     Returns:
-        All that was measured, and the recommended overlay, empty if nothing helps.
+        All that was measured, and those that are recommended: together, or the best alone where that is faster.
     """
     for one in alternatives:
         tell(f"trying {one.name}")
         comparison.try_out(one)
     helping = recommended(alternatives)
     if len(helping) < 2:
-        return alternatives, merged([one.overlay for one in helping])
-    together = Alternative(
-        "these together: " + ", ".join(one.name for one in helping), merged([o.overlay for o in helping])
-    )
-    tell(f"trying {together.name}")
+        return alternatives, helping
+    together = Alternative("these together", merged([one.overlay for one in helping]))
+    together.remark = ", ".join(one.name for one in helping)
+    tell(f"trying {together.name}: {together.remark}")
     comparison.try_out(together)
     best = max(helping, key=lambda one: one.speed or 0)
-    chosen = together if (together.speed or 0) >= (best.speed or 0) else best
-    return [*alternatives, together], chosen.overlay
+    return [*alternatives, together], helping if (together.speed or 0) >= (best.speed or 0) else [best]

@@ -31,6 +31,7 @@ class Work:
         places: Objects and their attributes that hold the period.
         at_end: Whether it is done once more at the end of training, unless the last step was its turn.
         repeats: How often it is done to measure it, the first time apart.
+        follows: Whether it comes, at most, with each validation, and is measured with it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Work:
     places: list[tuple[Any, str]]
     at_end: bool = False
     repeats: int = 2
+    follows: bool = False
     seconds: list[float] = field(default_factory=list)
 
     def rest(self) -> None:
@@ -102,7 +104,7 @@ def validations_of(trainer: Trainer) -> list[Work]:
     batches, by_epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
     if by_epochs is not None:  # so often within an epoch, at every n-th
         epoch = trainer.num_training_batches
-        within = 1 if batches in (None, float("inf")) else max(1, int(epoch // batches))  # type: ignore[operator]
+        within = 1 if batches in (None, float("inf")) else max(1, int(epoch // batches))
         batches = epoch * by_epochs / within
     if batches is None or batches == float("inf"):
         batches = trainer.num_training_batches
@@ -112,7 +114,8 @@ def validations_of(trainer: Trainer) -> list[Work]:
     found = [Work("validation", ("validation",), None, period, [(trainer, "val_check_batch")])]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if getattr(callback, "monitor", None) is not None and hasattr(callback, "best_model_path"):
-            found.append(Work(type(callback).__name__, ("checkpoints",), type(callback).__name__, period, []))
+            name = type(callback).__name__
+            found.append(Work(name, ("checkpoints",), name, period, [], follows=True))
     return found
 
 

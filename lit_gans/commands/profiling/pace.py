@@ -126,6 +126,12 @@ class Pace(Callback):
         """Note when the last step ended, and how many images it saw."""
         self.last_step_at = time.perf_counter()
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the run, so that its memory can be used again."""
+        self._course = iter(())
+        for work in self.measured.works:
+            work.places = []
+
     def course(self, trainer: Trainer, model: Any) -> Iterator[None]:
         """What is measured, from step to step: each ``yield`` is one."""
         self.clock = clock = self.clock or clock_of(model.device)
@@ -161,8 +167,8 @@ class Pace(Callback):
 
     def occasional(self, trainer: Trainer, apart: Apart, ledger: Ledger, usual: dict[Key, float]) -> Iterator[None]:
         """Steps with the work that most steps are without."""
-        placed = [work for work in self.measured.works if work.places]
-        followers = [work for work in self.measured.works if not work.places]
+        placed = [work for work in self.measured.works if not work.follows]
+        followers = [work for work in self.measured.works if work.follows]
         for work in placed:
             for _ in range(work.repeats):
                 with ExitStack() as stack:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from lit_gans.commands.profiling.alternatives import Alternative
+from lit_gans.commands.profiling.alternatives import Alternative, merged
 from lit_gans.commands.profiling.pace import Measured
 from lit_gans.commands.profiling.parts import PARTS
 
@@ -32,7 +32,7 @@ def parts_table(measured: Measured) -> str:
         each = work.cost(10**6) / 10**6
         whole += each / work.period
         if each / work.period * 1e3 >= LEAST:
-            often = "at most every" if work.parts == ("checkpoints",) and not work.places else "every"
+            often = "at most every" if work.follows else "every"
             rows.append((work.name, each / work.period * 1e3, f"{milliseconds(each)}, {often} {work.period:,} steps"))
     rows.append(("a step with its share of these", whole * 1e3, f"{measured.images / whole:,.0f} images/s"))
     share = [f"{time / whole / 10:5.1f} %" for _, time, _ in rows]
@@ -91,18 +91,18 @@ def alternatives_table(alternatives: Sequence[Alternative]) -> str:
     return "\n".join([title, *rows])
 
 
-def overlay_text(words: Sequence[str], overlay: dict[str, Any], helping: Sequence[Alternative]) -> str:
-    """The overlay, and what speaks for it."""
+def overlay_text(words: Sequence[str], chosen: Sequence[Alternative]) -> str:
+    """The overlay of those that are recommended, and what speaks for them."""
     command = shlex.join(["python", "-m", "lit_gans", *words]).replace("\n", " ")
     lines = [f"# {command}"]
-    for one in helping:
+    for one in chosen:
         remark = f"; {one.remark}" if one.remark else ""
         lines.append(f"# {one.name}: {one.speed or 0:.2f} times as fast{remark}")
-    return "\n".join([*lines, yaml.safe_dump(overlay, sort_keys=False)])
+    return "\n".join([*lines, yaml.safe_dump(merged([one.overlay for one in chosen]), sort_keys=False)])
 
 
 def as_plain(
-    measured: Measured, alternatives: Sequence[Alternative] | None, overlay: dict[str, Any] | None
+    measured: Measured, alternatives: Sequence[Alternative] | None, chosen: Sequence[Alternative]
 ) -> dict[str, Any]:
     """All of it as plain values: seconds, bytes and counts."""
     parts: dict[str, float] = {}
@@ -139,7 +139,7 @@ def as_plain(
             }
             for one in alternatives
         ],
-        "recommended": overlay,
+        "recommended": merged([one.overlay for one in chosen]),
     }
 
 

@@ -1,12 +1,12 @@
 """From the words to what is told: the run as configured first, then the alternatives."""
 
 import argparse
+import gc
 import json
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,10 +15,10 @@ from lit_gans.commands.files import staged
 from lit_gans.commands.profiling.alternatives import (
     Alternative,
     Comparison,
-    recommended,
     try_all,
     usual_alternatives,
 )
+from lit_gans.commands.profiling.devices import all_gpus
 from lit_gans.commands.profiling.pace import Measured, Pace, turn_of
 from lit_gans.commands.profiling.report import (
     alternatives_table,
@@ -28,7 +28,7 @@ from lit_gans.commands.profiling.report import (
     parts_table,
 )
 from lit_gans.commands.profiling.running import Built, build, first, room, without_output
-from lit_gans.commands.training import EXPECTED_WARNINGS, of_checkpoint
+from lit_gans.commands.training import EXPECTED_WARNINGS, of_checkpoint, resume_folder
 from lit_gans.commands.tuning.trial import peak_of_process
 from lit_gans.commands.words import values_of
 
@@ -46,30 +46,32 @@ def profile(options: argparse.Namespace, words: list[str], rest: list[str], bega
     """
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    rest = of_checkpoint("fit", [word for word in rest if word != "--resume"], values_of(rest, "import"))
+    rest = of_checkpoint("fit", resume_folder(rest), values_of(rest, "import"))
     with room() as folder:
-        pace = Pace(options.steps, began, None if options.trace is None else Path(options.trace))
-        built = measure(rest, folder, pace)
-        measured, model = pace.measured, built.model
+        built, measured = measure(options, rest, folder, began)
         if first():
             print(heading(built, measured), parts_table(measured), sep="\n\n")
             print(estimate_text(measured, built.max_seconds, built.left_out), flush=True)
-        alternatives, overlay = None, None
+        alternatives: list[Alternative] | None = None
+        chosen: list[Alternative] = []
         if not options.no_alternatives:
-            turn, options_of_run = turn_of(model), built.config[str(built.subcommand)]
-            found = usual_alternatives(options_of_run, model, built.trainer.strategy.root_device)
+            device = built.trainer.strategy.root_device
+            found = usual_alternatives(built.config[str(built.subcommand)], built.model, device)
             growth = (measured.host or 0) - (measured.host_before or 0)
-            comparison = Comparison(rest, folder, measured.step, turn, options.steps, growth)
-            del built, model
-            alternatives, overlay = compared(comparison, found)
+            comparison = Comparison(rest, folder, measured.step, turn_of(built.model), options.steps, growth)
+            del built
+            gc.collect()  # a model and its trainer refer to each other
+            alternatives, chosen = compared(comparison, found)
+            alternatives += on_all_gpus(rest, folder, device, measured)
         if first():
-            tell(options, words, measured, alternatives, overlay)
+            tell(options, words, measured, alternatives, chosen)
         if dist.is_initialized():
             dist.barrier()  # the folder of the others lies in that of the first
 
 
-def measure(words: list[str], folder: Path, pace: Pace) -> Built:
-    """The run as configured, from its start to its end."""
+def measure(options: argparse.Namespace, words: list[str], folder: Path, began: float) -> tuple[Built, Measured]:
+    """The run as configured, from its start to its end, and what was measured of it."""
+    pace = Pace(options.steps, began, None if options.trace is None else Path(options.trace))
     with without_output():
         built = build(words, folder, pace)
         device = built.trainer.strategy.root_device
@@ -84,13 +86,22 @@ def measure(words: list[str], folder: Path, pace: Pace) -> Built:
             torch.cuda.max_memory_allocated(device),
             torch.cuda.get_device_name(device),
         )
-    return built
+    return built, measured
 
 
-def compared(comparison: Comparison, found: list[Alternative]) -> tuple[list[Alternative], dict[str, Any]]:
+def compared(comparison: Comparison, found: list[Alternative]) -> tuple[list[Alternative], list[Alternative]]:
     """What the alternatives give."""
     with comparison.begun():
         return try_all(comparison, found, note)
+
+
+def on_all_gpus(words: list[str], folder: Path, device: torch.device, measured: Measured) -> list[Alternative]:
+    """What all GPUs would give, if there are others than the one that is used."""
+    count = torch.cuda.device_count() if device.type == "cuda" and measured.processes == 1 else 1
+    if count < 2:
+        return []
+    note(f"trying {count} GPUs")
+    return [all_gpus(words, folder, count, measured.images / measured.step)]
 
 
 def note(line: str) -> None:
@@ -114,21 +125,20 @@ def tell(
     words: list[str],
     measured: Measured,
     alternatives: list[Alternative] | None,
-    overlay: dict[str, Any] | None,
+    chosen: list[Alternative],
 ) -> None:
     """Print the table of alternatives, and write the files that were asked for."""
     if alternatives is not None:
         print("", alternatives_table(alternatives), sep="\n")
-        if overlay:
-            helping = [one for one in alternatives if one.speed and one.overlay and one in recommended(alternatives)]
+        if chosen:
             with staged(Path(options.output)) as target:
-                target.write_text(overlay_text(words, overlay, helping), encoding="utf-8")
+                target.write_text(overlay_text(words, chosen), encoding="utf-8")
             print(f"→ {options.output}: give fit the same options, and --config {options.output} after them")
         else:
             print("Nothing that keeps what is trained as it is helps by more than 5 %: no overlay is written")
     if options.json is not None:
         with staged(Path(options.json)) as target:
-            target.write_text(json.dumps(as_plain(measured, alternatives, overlay), indent=1) + "\n", encoding="utf-8")
+            target.write_text(json.dumps(as_plain(measured, alternatives, chosen), indent=1) + "\n", encoding="utf-8")
         print(f"→ {options.json}: all of it")
     if options.trace is not None:
         print(f"→ {options.trace}: a trace of three steps")
