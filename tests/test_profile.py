@@ -187,7 +187,11 @@ def test_work_is_what_a_step_took_longer_with_it():
     assert everything.seconds == [3.0]
 
 
-def test_each_kind_of_work_is_done_as_often_as_it_is_measured_and_no_oftener(tmp_path):
+@pytest.mark.parametrize(("patience", "validations"), [(10**6, 2), (0, 1)])
+def test_each_kind_of_work_is_done_as_often_as_it_is_measured_and_no_oftener(
+    patience, validations, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lit_gans.commands.profiling.pace.PATIENCE", patience)
     drawn, saved, validated, clock = [], [], [], ticking()
 
     class Grid(SampleGrid):
@@ -207,6 +211,7 @@ def test_each_kind_of_work_is_done_as_often_as_it_is_measured_and_no_oftener(tmp
     callbacks = [Grid(every_n_steps=5), Last(str(tmp_path), 7), Validations()]
     measured, run = paced(
         tmp_path,
+        clock=clock,
         callbacks=callbacks,
         limits={"val_check_interval": 6, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0},
     )
@@ -215,7 +220,7 @@ def test_each_kind_of_work_is_done_as_often_as_it_is_measured_and_no_oftener(tmp
     steps = 3 + 4 + 2  # to warm up, as a whole, taken apart
     assert drawn[:2] == [steps + 1, steps + 2]
     assert saved[:2] == [steps + 3, steps + 4]
-    assert len(validated) == 2
+    assert len(validated) == validations
     assert set(drawn[2:]) == set(saved[2:]) == {run.global_step}  # at the end
     assert (names["Grid"].seconds, names["Last"].seconds) == ([3, 3], [2, 2])
     assert min(names["validation"].seconds) > 0

@@ -57,7 +57,7 @@ class Apart:
 
     def __init__(self, trainer: Trainer, model: GAN, ledger: Ledger) -> None:
         self.trainer, self.model, self.ledger = trainer, model, ledger
-        self.names = {type(callback).__name__: key_of_callback(callback) for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        self.keys = {callback.state_key: key_of_callback(callback) for callback in trainer.callbacks}  # type: ignore[attr-defined]
         self.player = "discriminator"
 
     @contextmanager
@@ -192,8 +192,8 @@ class Sections(Profiler):
 
     def key_of(self, action: str) -> Key | None:
         """The part that an action belongs to; None for those that are taken apart themselves."""
-        if found := re.match(r"\[Callback\](\w+).*\.\w+$", action, re.DOTALL):
-            return self.apart.names.get(found[1])
+        if found := re.match(r"\[Callback\](.*)\.\w+$", action, re.DOTALL):
+            return self.apart.keys.get(found[1])
         inner = action.rpartition(".")[2]
         return DATA if inner in TO_DEVICE or inner == "train_dataloader_next" else None
 
