@@ -57,8 +57,14 @@ class Apart:
 
     def __init__(self, trainer: Trainer, model: GAN, ledger: Ledger) -> None:
         self.trainer, self.model, self.ledger = trainer, model, ledger
-        self.keys = {callback.state_key: key_of_callback(callback) for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        self._keys: dict[str, Key | None] = {}
         self.player = "discriminator"
+
+    def key_of_state(self, state_key: str) -> Key | None:
+        """The part of the callback that Lightning knows by this name, which changes with its arguments."""
+        if state_key not in self._keys:
+            self._keys |= {callback.state_key: key_of_callback(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        return self._keys.get(state_key)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -193,7 +199,7 @@ class Sections(Profiler):
     def key_of(self, action: str) -> Key | None:
         """The part that an action belongs to; None for those that are taken apart themselves."""
         if found := re.match(r"\[Callback\](.*)\.\w+$", action, re.DOTALL):
-            return self.apart.keys.get(found[1])
+            return self.apart.key_of_state(found[1])
         inner = action.rpartition(".")[2]
         return DATA if inner in TO_DEVICE or inner == "train_dataloader_next" else None
 
