@@ -103,7 +103,7 @@ def paced(tmp_path, model=None, steps=4, limits=None, callbacks=(), clock=None):
         enable_checkpointing=checkpoints,
         **{"max_steps": 1000, **(limits or {})},
     )
-    run.fit(model, loader(), loader())
+    run.fit(model, loader(800), loader())
     return pace.measured, run
 
 
