@@ -20,7 +20,7 @@ from torch import nn
 from toys import build, loader, trainer
 
 from lit_gans import GAN
-from lit_gans.callbacks import SampleGrid
+from lit_gans.callbacks import GenerativeMetrics, SampleGrid
 from lit_gans.cli import main
 from lit_gans.commands.profiling import alternatives as trying
 from lit_gans.commands.profiling import devices, report, running
@@ -239,6 +239,9 @@ def test_periods_of_validation_by_hand(val, by_epochs, batches, period):
     validation, checkpoint = works_of(trainer)
     assert (validation.name, validation.period) == ("validation", period)
     assert (checkpoint.name, checkpoint.period, checkpoint.follows) == ("BestCheckpoint", period, True)
+    assert validation.count(2 * period) == 2
+    trainer.callbacks.append(GenerativeMetrics())  # which has the last state validated, always: that is in the end
+    assert [work.count(steps) for work in works_of(trainer) for steps in (2 * period, 2 * period + 1)] == [1, 2, 1, 2]
     trainer.enable_validation = False
     assert works_of(trainer) == []
 

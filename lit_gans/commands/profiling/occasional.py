@@ -111,11 +111,13 @@ def validations_of(trainer: Trainer) -> list[Work]:
     if batches == float("inf"):
         return []
     period = max(1, round(batches))
-    found = [Work("validation", ("validation",), None, period, [(trainer, "val_check_batch")])]
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    last = any(isinstance(callback, GenerativeMetrics) for callback in callbacks)  # which measures the last state, too
+    found = [Work("validation", ("validation",), None, period, [(trainer, "val_check_batch")], at_end=last)]
+    for callback in callbacks:
         if getattr(callback, "monitor", None) is not None and hasattr(callback, "best_model_path"):
             name = type(callback).__name__
-            found.append(Work(name, ("checkpoints",), name, period, [], follows=True))
+            found.append(Work(name, ("checkpoints",), name, period, [], at_end=last, follows=True))
     return found
 
 

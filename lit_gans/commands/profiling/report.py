@@ -68,7 +68,8 @@ def estimate_text(measured: Measured, limit: float | None, left_out: Sequence[st
     ]
     lines.append(f"The whole run of {measured.total:,} steps will take about {duration(whole)}: {', '.join(spread)}")
     lines.append(
-        "Included: start of the program, reading data, validation with its metrics, samples, checkpoints, logs, the end"
+        "Included: start of the program, reading data, validation with its metrics, samples, checkpoints, logs; "
+        "those of the last step are in the end"
     )
     if limit is not None and limit < whole:
         lines.append(f"--trainer.max_time ends it before, after {duration(limit)}")
