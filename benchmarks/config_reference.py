@@ -23,14 +23,21 @@ import lit_gans.networks
 import lit_gans.regularizers
 import lit_gans.runs
 from benchmarks.model_pages import FAMILIES, capital, inline, meaning, shown, stem_of
-from lit_gans.commands import comparison, data, evaluation, sampling, training, tuning
+from lit_gans.commands import comparison, data, evaluation, profiling, sampling, training, tuning
 from lit_gans.data import ImageDataModule
 from lit_gans.game.module import GameModule
 from lit_gans.models import AdaptiveClip, NormClip, Schedule, ValueClip
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
-MODULES = {"sample": sampling, "evaluate": evaluation, "compare": comparison, "check-data": data, "tune": tuning}
+MODULES = {
+    "sample": sampling,
+    "evaluate": evaluation,
+    "compare": comparison,
+    "check-data": data,
+    "tune": tuning,
+    "profile": profiling,
+}
 VARIABLES = {
     "LIT_GANS_CACHE": "where statistics of real images are kept; `~/.cache/lit_gans` if it is not set",
     "LIT_GANS_INCEPTION": "a file with the weights of Inception, which are fetched if it is not set",
@@ -177,7 +184,7 @@ def reference() -> str:
         lines += table(options(parser_of(command)))
         if command in ("evaluate", "check-data"):
             lines += ["The options of [the data](#data) go with it.", ""]
-        if command == "tune":
+        if command in ("tune", "profile"):
             lines += ["All other options go to `fit` unchanged.", ""]
     lines += classes(
         "Networks",

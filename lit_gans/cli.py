@@ -16,6 +16,7 @@ COMMANDS = {
     "validate": ("training", "both players' losses on held-out data"),
     "test": ("training", "the same on the test split"),
     "tune": ("tuning", "learning rates and batch size: tune --config ... --g_lr 1e-4 2e-3 --batch_size 32 64"),
+    "profile": ("profiling", "how long a run will take, and what would help: profile --config ..."),
     "sample": ("sampling", "images from a checkpoint: sample last.ckpt -n 64 --seed 0 -o samples.png"),
     "evaluate": ("evaluation", "FID and its kin: evaluate last.ckpt --protocol quick -o result.json"),
     "compare": ("comparison", "which of two results is better: compare one.json other.json"),

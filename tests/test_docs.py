@@ -348,7 +348,7 @@ def test_a_command_exists_with_its_options_and_files(path, command, monkeypatch)
     assert name in COMMANDS
     words = spelled(words)
     check_options(name, words, own_options(name))
-    if name in ("fit", "validate", "test", "tune"):
+    if name in ("fit", "validate", "test", "tune", "profile"):
         check_training(name, words)
     made = {word for _, other in COMMANDED for word in re.findall(r"(?:-o|--output) (\S+)", other)}
     for config in values_of(words, "config"):

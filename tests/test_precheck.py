@@ -49,6 +49,8 @@ MISTAKES = {
     "fit QUICKSTART --data my_data.Faces": "data: my_data.Faces cannot be named here: for data of your own",
     "fit QUICKSTART --data.class_path=my_data.Faces": "data: my_data.Faces cannot be named here",
     "tune QUICKSTART --gg_lr 1 2": "unknown option 'gg_lr': did you mean g_lr",
+    "profile QUICKSTART --step 20": "unknown option 'step': did you mean steps",
+    "profile QUICKSTART --trainer.max_step 3": "unknown option 'trainer.max_step': did you mean trainer.max_steps",
     "compare one.json other.json": "no such file: one.json",
 }
 

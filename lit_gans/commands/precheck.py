@@ -23,11 +23,12 @@ from lit_gans.errors import UserError, unknown
 __all__ = ("check", "class_arguments", "own_options")
 
 _PACKAGE = Path(__file__).parents[1]
-_TRAINING = ("fit", "validate", "test", "tune")
+_TRAINING = ("fit", "validate", "test", "tune", "profile")
 _WITH_DATA = (*_TRAINING, "evaluate", "check-data")
 _SOURCES = {  # files with the options of a command
     **dict.fromkeys(("fit", "validate", "test"), ("training",)),
     "tune": ("tuning/__init__", "training"),
+    "profile": ("profiling/__init__", "training"),
     "sample": ("sampling",),
     "evaluate": ("evaluation",),
     "check-data": ("data",),
@@ -68,7 +69,7 @@ def check_options(command: str, words: list[str], known: Mapping[str, str]) -> N
         names.add("data")
     if command in _TRAINING:
         names |= {"config", "print_config", "seed_everything", "trainer", "model", "optimizer", "lr_scheduler"}
-        names |= trainer_arguments("fit" if command == "tune" else command)
+        names |= trainer_arguments("fit" if command in ("tune", "profile") else command)
         names -= {"optimizer", "lr_scheduler"}
     for name, _ in options(words):
         if name.endswith("+"):
