@@ -383,31 +383,37 @@ def test_the_table_of_alternatives_tells_failures_in_a_sentence():
 
 
 def options_with(**changes):
-    model = {"channels_last": False, "compile": False, "accumulate": 1, **changes}
+    model = {"compile": False, "accumulate": 1, **changes}
     data = SimpleNamespace(batch_size=32, num_workers=changes.get("num_workers", 0))
     trainer = SimpleNamespace(precision=changes.get("precision"))
     return SimpleNamespace(data=data, trainer=trainer, model=SimpleNamespace(init_args=SimpleNamespace(**model)))
 
 
+def model_with(layer, laid_out=False):
+    """A model that says in which memory format it trains, whether asked for or by "auto"."""
+    layer.laid_out = laid_out
+    return layer
+
+
 def test_what_is_on_is_tried_off_and_only_images_have_a_memory_format():
-    images, device = nn.Sequential(nn.Conv2d(1, 2, 3)), torch.device("cpu")
+    images, device = model_with(nn.Conv2d(1, 2, 3)), torch.device("cpu")
     found = {one.name: one.overlay for one in trying.usual_alternatives(options_with(), images, device)}
     names = ["channels_last on", "bf16-mixed", "compile on", "num_workers 2"]
     changing = ["batch_size × 2", "batch_size × 4", "accumulate 2"]
     assert [name for name in found if name != "one GPU"] == names + changing
     assert found["batch_size × 4"] == {"data": {"batch_size": 128}}
-    on = options_with(channels_last=True, compile=True, num_workers=4, precision="bf16-mixed", accumulate=2)
-    names = [one.name for one in trying.usual_alternatives(on, images, device)]
+    on = options_with(compile=True, num_workers=4, precision="bf16-mixed", accumulate=2)
+    names = [one.name for one in trying.usual_alternatives(on, model_with(nn.Conv2d(1, 2, 3), laid_out=True), device)]
     assert [name for name in names if name != "one GPU"] == [
         *("channels_last off", "compile off", "num_workers 0", "num_workers 8"),
         *("batch_size × 2", "batch_size × 4", "accumulate 4"),
     ]
-    names = [one.name for one in trying.usual_alternatives(options_with(), nn.Linear(2, 2), device)]
+    names = [one.name for one in trying.usual_alternatives(options_with(), model_with(nn.Linear(2, 2)), device)]
     assert "channels_last on" not in names
 
 
 def test_only_what_keeps_the_training_may_be_recommended():
-    found = trying.usual_alternatives(options_with(), nn.Conv2d(1, 2, 3), torch.device("cpu"))
+    found = trying.usual_alternatives(options_with(), model_with(nn.Conv2d(1, 2, 3)), torch.device("cpu"))
     changing = {one.name for one in found if not one.keeps}
     assert changing - {"one GPU"} == {"batch_size × 2", "batch_size × 4", "accumulate 2"}
 

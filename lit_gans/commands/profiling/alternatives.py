@@ -97,7 +97,7 @@ def usual_alternatives(options: Namespace, model: Any, device: torch.device) -> 
     data, trainer, arguments = options.data, options.trainer, options.model.init_args
     found = []
     if any(parameter.ndim == 4 for parameter in model.parameters()):
-        value = arguments.channels_last is not True
+        value = not model.laid_out
         found.append(Alternative(f"channels_last {'on' if value else 'off'}", of_model(channels_last=value)))
     if "bf16" not in str(trainer.precision):
         remark = "another precision"
