@@ -73,9 +73,9 @@ def restore(model: Any, checkpoint: dict[str, Any]) -> None:
     if wrote not in [path_of(cls) for cls in type(model).__mro__]:
         raise ValueError(f"the checkpoint was written by {wrote}, not by {path_of(type(model))}")
     model.images_seen, model.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
-    if model.channels_last == "auto":  # the same numbers bit by bit need the same format
+    if model.channels_last == "auto":
         model.laid_out = bool(ours.get("channels_last"))
-        lay_out(model, torch.channels_last if model.laid_out else torch.contiguous_format)
+    lay_out(model, torch.channels_last if model.laid_out else torch.contiguous_format)  # bits depend on it
     kept = ours.get("measured", {})  # else the first rows after resuming would lack them
     model.measured = {name: value.to(model.device) for name, value in kept.items() if isinstance(value, Tensor)}
     if trainer_of(model) is not None and model.trainer.state.fn == TrainerFn.FITTING:
