@@ -17,7 +17,7 @@ from lit_gans.game import checkpoint as checkpoints
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.game.checkpoint import flatten, plain_arguments, write_back
 from lit_gans.game.clipping import Clip, as_clip
-from lit_gans.game.compiling import compile_networks, tell_whether_it_pays
+from lit_gans.game.compiling import compile_networks, is_compiled, tell_whether_it_pays
 from lit_gans.game.joint import joint_batch, mean_gradient
 from lit_gans.game.layout import align_state, channels_last_pays, lay_out
 from lit_gans.game.sampling import SamplingModule
@@ -382,7 +382,8 @@ class GameModule(SamplingModule):
     def on_fit_start(self) -> None:
         """Lists that each step needs, gathered once all layers exist; optimizers exist only now, too."""
         self.together = None
-        self._steps_until_told = _COMPILED_BY if self.compile_networks else -1
+        compiled = all(is_compiled(self.network(player)) for player in PLAYERS)
+        self._steps_until_told = _COMPILED_BY if compiled else -1
         self._parameters_of = {name: list(self.network(name).parameters()) for name in PLAYERS}
         self.trainer.strategy.optimizers = self.in_order(self.trainer.optimizers)
         for optimizer in self.trainer.optimizers:

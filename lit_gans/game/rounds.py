@@ -32,7 +32,7 @@ class Round:
 
     def __init__(self, real: Batch, fake: Batch, slopes: bool = False, together: bool = False) -> None:
         self.real, self.fake, self.slopes = real, fake, slopes
-        self.both = _joined(real, fake, requires_grad=slopes) if together else None
+        self.together = together
         self._answers = dict[tuple[str, tuple[bool, bool]], Any]()
         self._gradients = dict[str, Tensor]()
 
@@ -45,32 +45,21 @@ class Round:
             return ask(judge, batch)
         state = torch.is_grad_enabled(), torch.is_autocast_enabled(batch.x.device.type)
         if (name, state) not in self._answers:
-            if self.both is None:
-                self._answers[name, state] = ask(judge, batch)
+            if self.together:
+                both = ask(judge, _joined(self.real, self.fake))
+                self._answers["real", state], self._answers["fake", state] = halves(both)
             else:
-                self._answers["real", state], self._answers["fake", state] = halves(ask(judge, self.both))
+                self._answers[name, state] = ask(judge, batch)
         return self._answers[name, state]
 
     def gradient(self, judge: Callable[..., Any], batch: Batch) -> Tensor | None:
         """``functional.input_gradient`` of the answer itself; None where it wants a forward pass of its own."""
         name = self._name(batch)
-        shown = batch if self.both is None else self.both
-        if name is None or not (self.slopes and shown.x.is_leaf and shown.x.requires_grad):
+        if name is None or not (self.slopes and batch.x.is_leaf and batch.x.requires_grad):
             return None
         if name not in self._gradients:
-            if self.both is None:
-                self._gradients[name] = input_gradient(lambda *_: self.answer(judge, batch), *batch)
-            else:
-                self._gradients["real"], self._gradients["fake"] = self._gradients_of_both(judge)
+            self._gradients[name] = input_gradient(lambda *_: self.answer(judge, batch), *batch)
         return self._gradients[name]
-
-    def _gradients_of_both(self, judge: Callable[..., Any]) -> tuple[Tensor, Tensor]:
-        def answers(*_: Tensor | None) -> Tensor:
-            return torch.cat([logits_of(self.answer(judge, batch)) for batch in (self.real, self.fake)])
-
-        assert self.both is not None
-        real, fake = input_gradient(answers, *self.both).chunk(2)
-        return real, fake
 
     def said_of_real(self, judge: Callable[..., Any]) -> Tensor:
         """The logits that were answered to the real images; asked for now if nobody has."""
@@ -79,13 +68,10 @@ class Round:
         return logits_of(self.answer(judge, self.real) if answer is None else answer)
 
 
-def _joined(real: Batch, fake: Batch, requires_grad: bool = False) -> Batch:
+def _joined(real: Batch, fake: Batch) -> Batch:
     """The samples of both, the real ones first."""
-    x = torch.cat([real.x, fake.x])
-    return Batch(
-        x.requires_grad_() if requires_grad else x,
-        None if real.y is None or fake.y is None else torch.cat([real.y, fake.y]),
-    )
+    y = None if real.y is None or fake.y is None else torch.cat([real.y, fake.y])
+    return Batch(torch.cat([real.x, fake.x]), y)
 
 
 def halves(answer: Any) -> tuple[Any, Any]:
@@ -124,11 +110,11 @@ def playing_round(
         return
     half = real.x.dtype.itemsize < 4 or torch.is_autocast_enabled(real.x.device.type)
     slopes = bool(at) and not half and model.compiled_input_gradient is None and passes_are_alike(model)
-    together = model.turn is not None and (not slopes or len(at) == 2) and may_show_together(model, real, fake)
+    together = model.turn is not None and not at and may_show_together(model, real, fake)
     if not (at or penalties or adaptive or together):
         yield real, fake
         return
-    if slopes and not together:
+    if slopes:
         real = Batch(real.x.detach().requires_grad_("real" in at), real.y)
         fake = Batch(fake.x.detach().requires_grad_("fake" in at), fake.y)
     model.round = Round(real, fake, slopes, together)
@@ -154,8 +140,13 @@ def may_show_together(model: Any, real: Batch, fake: Batch) -> bool:
     Not so where a layer mixes the samples of a batch, such as batch norm or the standard deviation of a minibatch, or
     changes with a pass. Looked for once in a run, by showing a batch in both ways, since it may be anybody's network.
     Networks with convolutions are left aside: their passes are not faster for larger batches.
+
+    So are batches of no power of two, and losses that compare samples. A loss that stays the same when all logits move
+    gives the last bias no gradient, but only if its sums over both kinds cancel to the last bit, as sums of fractions
+    of a power of two do: Adam would make whole steps of what is left of them.
     """
-    if real.x.shape != fake.x.shape or (real.y is None) != (fake.y is None):
+    n = len(real.x)
+    if model.traits.couples_samples or n & (n - 1) or n != len(fake.x) or (real.y is None) != (fake.y is None):
         return False
     if model.together is None:
         convolves = any(weight.ndim > 2 for weight in model.discriminator.parameters())
