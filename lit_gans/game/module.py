@@ -76,8 +76,9 @@ class GameModule(SamplingModule):
         regularizers: Add-on penalties, each of which adds a term to its player's loss.
         schedules: How numbers change while training, such as the weight of a penalty; see ``Schedule``.
         compile: Compile both networks, and penalties that use ``slope``, when training begins;
-            results and checkpoints stay the same. Samples and validation stay eager, and so does, with a message, what
-            torch cannot compile.
+            results and checkpoints stay the same. After ten steps the time of compiled passes is compared with that of
+            eager ones, and told. Samples and validation stay eager, and so does, with a message, what torch cannot
+            compile.
         channels_last: Train with images and convolutions in torch's channels_last memory format. "auto" does so where
             it is faster for layers of these kinds: on a CPU, and on a GPU in half precision, but not with instance norm
             or grouped convolutions. Results stay the same but for rounding, and a checkpoint goes on in the format it
