@@ -75,7 +75,8 @@ def restore(model: Any, checkpoint: dict[str, Any]) -> None:
     model.images_seen, model.seed_offset = ours["images_seen"], ours.get("seed_offset", 0)
     if model.channels_last == "auto":
         model.laid_out = bool(ours.get("channels_last"))
-    lay_out(model, torch.channels_last if model.laid_out else torch.contiguous_format)  # bits depend on it
+    if model.channels_last:  # what samples and steps are, to the last bit, depends on it
+        lay_out(model, torch.channels_last if model.laid_out else torch.contiguous_format)
     kept = ours.get("measured", {})  # else the first rows after resuming would lack them
     model.measured = {name: value.to(model.device) for name, value in kept.items() if isinstance(value, Tensor)}
     if trainer_of(model) is not None and model.trainer.state.fn == TrainerFn.FITTING:

@@ -55,7 +55,7 @@ def _runs(model: Any) -> bool:
     with isolate_rng(), buffers_kept(model.generator), buffers_kept(model.discriminator):
         y = model.draw_labels(n, rng)
         try:
-            images = model.generator(model.draw_latents(n, rng).to(weight.dtype), *(() if y is None else (y,)))
+            images = model.generate(model.draw_latents(n, rng).to(weight.dtype), y)
             if images.ndim == 4:
                 model.judge(images.contiguous(memory_format=torch.channels_last), y)
         except RuntimeError as error:
