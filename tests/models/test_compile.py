@@ -447,10 +447,7 @@ def shipped(name):
         return ResNetGenerator(latent_dim=LATENT, **small), ResNetDiscriminator(**small)
     classes = {"num_classes": CLASSES, "attention_size": 16, **small}
     if name == "SAGAN":
-        return (
-            SAGANGenerator(latent_dim=LATENT, num_classes=CLASSES, **small),
-            SAGANDiscriminator(num_classes=CLASSES, **small),
-        )
+        return SAGANGenerator(latent_dim=LATENT, **classes), SAGANDiscriminator(**classes)
     head = {"head": 4} if name == "ReACGAN" else {}
     seen = {"num_classes": None} if name == "ReACGAN" else {}
     return (
