@@ -21,8 +21,8 @@ def channels_last_pays(model: Any, device: str, precision: str) -> bool:
 
     Decided by the kinds of their layers and of the device alone, so that every run of a configuration decides alike.
     ``python -m benchmarks.layout`` measures those layers. On a CPU convolutions and resampling take 0.25 to 0.97 of the
-    time. Instance norm takes longer, and so does a step with grouped convolutions, all in all: networks that have either
-    are left as they are. On a GPU convolutions gain in half precision.
+    time. Instance norm takes longer, and so does a step with grouped convolutions, all in all: networks that have
+    either are left as they are. On a GPU convolutions gain in half precision.
 
     Args:
         model: The model, on whatever device.
