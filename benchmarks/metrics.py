@@ -21,7 +21,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import re
 import statistics
 import tempfile
 import time
@@ -36,6 +35,7 @@ import torchmetrics
 from torch import nn
 from torchmetrics.image.fid import NoTrainInceptionV3, _compute_fid
 
+from benchmarks.measuring import resident
 from lit_gans.metrics import (
     FeatureExtractor,
     Features,
@@ -176,18 +176,13 @@ def distance(options):
         yield limit(f"{title}, difference from torchmetrics", abs(float(mine / other) - 1), 1e-3)
 
 
-def memory(field):
-    """Of this process, in GiB: ``VmRSS`` now, ``VmHWM`` at most so far."""
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 2**20
-
-
 def neighbours_of(n, dimensions, pipe):
     """Seconds, and GiB beyond the features."""
     torch.manual_seed(0)
     real, fake = (torch.randn(n, dimensions) for _ in range(2))
-    before = memory("VmRSS")
+    before = resident()
     taken, _ = seconds(lambda: precision_recall(Manifold(real), Manifold(fake)))
-    pipe.send((taken, memory("VmHWM") - before))
+    pipe.send((taken, (resident("VmHWM") - before) / 2**30))
 
 
 def neighbours(options):

@@ -31,7 +31,6 @@ import lit_gans
 from benchmarks.workloads import WORKLOADS
 from lit_gans import Guard
 from lit_gans.callbacks import GameProgressBar
-from lit_gans.data import ImageDataModule
 
 GUARD = Path(__file__).parents[1] / "configs" / "callbacks" / "guard.yaml"
 BLOCKS = {"w1": 3, "w2": 5, "w3": 10, "w4": 100, "stylegan2": 16, "r3gan": 4}  # steps, with each player's share
@@ -126,7 +125,7 @@ def measure_guard(case, blocks, which):
             enable_checkpointing=False,
             enable_model_summary=False,
             limit_val_batches=0,
-        ).fit(work.model(*work.build()), data_of(case))
+        ).fit(work.model(*work.build()), work.data(100))
     off, on = (switch.times[key][1:] for key in (False, True))
     ratio = statistics.median(a / b for a, b in zip(on, off, strict=False))
     print(f"\n{case}: {statistics.median(off):.2f} ms a step; with {which} of the guard over without: {ratio:.3f}")
@@ -137,7 +136,7 @@ def measure_guard(case, blocks, which):
 def measure(case, blocks, bare, precision, arguments):
     work, block = WORKLOADS[case], BLOCKS[case]
     generator, discriminator = work.build()
-    module, plain_data = data_of(case), data_of(case)
+    module, plain_data = work.data(100), work.data(100)
     plain_data.prepare_data()
     plain_data.setup("fit")
     loops = {
@@ -169,12 +168,6 @@ def measure(case, blocks, bare, precision, arguments):
             f"  {name} ({statistics.median(theirs):.2f} ms) over ours: {statistics.median(ratios):.3f} "
             f"(half of the blocks: {low:.3f} to {high:.3f})"
         )
-
-
-def data_of(case):
-    work = WORKLOADS[case]
-    size = {"image_size": work.image_size, "channels": work.channels, "batch_size": work.batch}
-    return ImageDataModule("fake", **size, fake_length=100 * work.batch)
 
 
 def main():

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_gans.data import ImageDataModule
 from lit_gans.game.module import GameModule
 from lit_gans.models import DCGAN, GAN, R3GAN, SNGAN, WGANGP, StyleGAN2
 from lit_gans.modules import normalise_spectrally
@@ -241,10 +242,11 @@ class Workload:
         """The loop by hand that trains these."""
         return self.plain_class(generator, discriminator, self.latent_dim, **self.plain_arguments, **kwargs)
 
-    def images(self, seed: int = 0) -> Tensor:
-        """A batch of noise in [-1, 1]."""
-        shape = (self.batch, self.channels, self.image_size, self.image_size)
-        return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    def data(self, batches: int, batch: int | None = None) -> ImageDataModule:
+        """Random images, so many batches of them, of another size than its own where that is given."""
+        batch = batch or self.batch
+        size = {"image_size": self.image_size, "channels": self.channels}
+        return ImageDataModule("fake", **size, batch_size=batch, fake_length=batches * batch)
 
 
 def _mlps(latent_dim: int, widths: tuple[int, int]) -> tuple[nn.Module, nn.Module]:

@@ -20,7 +20,6 @@ import lit_gans
 from benchmarks.gpu.setting import Noise, NotOnThisDeviceError, Setting
 from benchmarks.measuring import MIB, Clock, Peak, in_process
 from benchmarks.workloads import WORKLOADS, Workload
-from lit_gans.data import ImageDataModule
 from lit_gans.game import compiling
 
 ROUNDS = 5  # that count, at most; fewer where time is short
@@ -42,11 +41,7 @@ COMPILED: dict[str, tuple[dict[str, Any], str, torch.dtype | None]] = {
 
 def plain_loop(workload: Workload, networks: Any, place: torch.device, **kwargs: Any) -> Any:
     """The loop by hand, on the device."""
-    loop = workload.plain(*(network.to(place) for network in networks), **kwargs)
-    for name, value in vars(loop).items():  # what it keeps besides
-        if isinstance(value, torch.Tensor):
-            setattr(loop, name, value.to(place))
-    return loop
+    return workload.plain(*(network.to(place) for network in networks), **kwargs)
 
 
 class Turns(Callback):
@@ -120,13 +115,7 @@ def compare(setting: Setting, name: str, how: str, seconds: float) -> dict[str, 
     loop = plain_loop(workload, copy.deepcopy(networks), setting.place, dtype=dtype)
     rounds = 1 if setting.quick else ROUNDS
     model = workload.model(*networks, seed=0, **kwargs)
-    data = ImageDataModule(
-        "fake",
-        image_size=workload.image_size,
-        channels=workload.channels,
-        batch_size=setting.batch(workload),
-        fake_length=8 * setting.batch(workload),
-    )
+    data = workload.data(8, setting.batch(workload))
     data.setup("fit")
     turns = Turns(loop, data.train_dataloader(), block, rounds, lambda: setting.left < until, setting.clock)
     with tempfile.TemporaryDirectory() as folder, heard() as said:

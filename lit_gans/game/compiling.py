@@ -3,8 +3,10 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import reduce
 from itertools import count
+from operator import add
 from types import FunctionType
 from typing import Any
 
@@ -18,13 +20,13 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
 from lit_gans.functional import Batch, input_gradient
-from lit_gans.modules import buffers_kept, frozen
+from lit_gans.modules import buffers_kept
 
 __all__ = (
     "CompiledNetwork",
     "compile_networks",
     "compiled_input_gradient",
-    "differentiated_twice",
+    "eagerly",
     "is_compiled",
     "tell_whether_it_pays",
 )
@@ -81,8 +83,8 @@ class CompiledNetwork:
     """What calls of a network go through once it is compiled.
 
     Eager stay: a network in eval mode, whose batches come in many sizes; and calls that may be differentiated twice,
-    which compiled code cannot be: their input and the weights both require gradients, or they are made within
-    ``differentiated_twice``. What a penalty makes of them is compiled as a whole instead, ``input_gradient``.
+    which compiled code cannot be: their input and the weights both require gradients. So do all calls within
+    ``eagerly``. What a penalty makes of them is compiled as a whole instead, ``input_gradient``.
 
     Args:
         network: The network that is compiled.
@@ -98,20 +100,16 @@ class CompiledNetwork:
         self.norms = spectral_norms(network)
         self.forward = Compiled(forward, f"the {name}", self._iterated)
         self.input_gradient = Compiled(input_gradient, "the gradient penalty", self._iterated, trace_autograd_ops=True)
-        self.rests = False  # whether it runs eagerly just now, to be compared with
-        self.weights_twice = False  # whether its weights are differentiated twice just now
+        self.rests = False  # whether it runs eagerly just now, whatever it is asked
         self._told = set[str]()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's answer."""
         if self.rests or not self.network.training:
             return self.forward.function(*args, **kwargs)
-        if self.weights_twice:
-            self._tell("while the generator is differentiated through its steps")
-            return self.forward.function(*args, **kwargs)
         if self._may_be_penalised(args, kwargs):
             if not self.input_gradient.failed:
-                self._tell("where its input requires gradients, of which a penalty may be taken")
+                self.tell("where its input requires gradients, of which a penalty may be taken")
             return self.forward.function(*args, **kwargs)
         return self.forward(*args, **kwargs)
 
@@ -140,7 +138,8 @@ class CompiledNetwork:
             return False
         return self.twice or any(parameter.requires_grad for parameter in self.network.parameters())
 
-    def _tell(self, when: str) -> None:
+    def tell(self, when: str) -> None:
+        """Say once when it stays eager."""
         if when not in self._told:
             self._told.add(when)
             rank_zero_info(
@@ -149,17 +148,24 @@ class CompiledNetwork:
 
 
 @contextmanager
-def differentiated_twice(network: nn.Module) -> Iterator[None]:
-    """Within it a compiled network runs eagerly, so that what it says can be differentiated twice by its weights."""
-    compiled: Any = network._compiled_call_impl
-    if not isinstance(compiled, CompiledNetwork):
-        yield
-        return
-    compiled.weights_twice = True
+def eagerly(*networks: nn.Module, told: str | None = None) -> Iterator[None]:
+    """Within it networks run eagerly, compiled or not: to be compared, or to be differentiated twice by their weights.
+
+    Args:
+        networks: The networks.
+        told: When that is so, to be told of those that would have run compiled; None tells nothing.
+    """
+    compiled: list[Any] = [network._compiled_call_impl for network in networks if is_compiled(network)]
+    rested = [one.rests for one in compiled]
+    for one in compiled:
+        if told is not None and one.network.training and not one.rests:
+            one.tell(told)
+        one.rests = True
     try:
         yield
     finally:
-        compiled.weights_twice = False
+        for one, before in zip(compiled, rested, strict=True):
+            one.rests = before
 
 
 def spectral_norms(network: nn.Module) -> list[tuple[Any, Tensor]]:
@@ -221,17 +227,11 @@ def tell_whether_it_pays(model: Any, real: Batch) -> None:
     Both players' losses and gradients are computed in turn, three times in each way, on a batch of real samples. The
     median counts. Nothing is learnt from it, and the training that follows is the same as without.
     """
-    networks: list[Any] = [model.generator._compiled_call_impl, model.discriminator._compiled_call_impl]
     times: dict[bool, list[float]] = {True: [], False: []}
     with buffers_kept(model), isolate_rng():
         for compiled in (True, False) * 4:
-            for network in networks:
-                network.rests = not compiled
-            try:
+            with nullcontext() if compiled else eagerly(model.generator, model.discriminator):
                 times[compiled].append(_seconds(model, real))
-            finally:
-                for network in networks:
-                    network.rests = False
     model.turn, model.lazily = None, False
     ratio = statistics.median(a / b for a, b in zip(times[True][1:], times[False][1:], strict=True))
     advice = ": leave compile out" if ratio > 1 else ""
@@ -244,10 +244,10 @@ def _seconds(model: Any, real: Batch) -> float:
     wait()
     start = time.perf_counter()
     for player in ("discriminator", "generator"):
-        with frozen(list(model.discriminator.parameters()) if player == "generator" else []):
+        with model.frozen("discriminator") if player == "generator" else nullcontext():
             wanted = [p for p in model.network(player).parameters() if p.requires_grad]
             for closure in model.rounds(player, real, -1):
-                loss = torch.stack([term.float() for term in closure().values()]).sum()
+                loss = reduce(add, closure().values())
                 with torch.autocast(real.x.device.type, enabled=False):
                     torch.autograd.grad(loss, wanted, allow_unused=True)
     wait()

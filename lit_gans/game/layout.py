@@ -31,9 +31,9 @@ def channels_last_pays(model: Any, device: str, precision: str) -> bool:
     """
     if not (device == "cpu" or (device == "cuda" and precision.endswith("-mixed"))):
         return False
-    layers = [layer for network in _networks(model) for layer in network.modules()]
-    convolves = any(weight.ndim == 4 for layer in layers for weight in layer.parameters(recurse=False))
-    return convolves and not any(_is_slower(layer) for layer in layers) and _runs(model)
+    convolves = any(weight.ndim == 4 for network in _networks(model) for weight in network.parameters())
+    slower = any(_is_slower(layer) for network in _networks(model) for layer in network.modules())
+    return convolves and not slower and _runs(model)
 
 
 def _is_slower(layer: nn.Module) -> bool:
@@ -60,7 +60,7 @@ def _runs(model: Any) -> bool:
                 model.judge(images.contiguous(memory_format=torch.channels_last), y)
         except RuntimeError as error:
             lay_out(model, torch.contiguous_format)
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             rank_zero_info(f"channels_last: left out, since the networks do not run in this memory format: {reason}")
             return False
     return True

@@ -104,16 +104,14 @@ def playing_round(
         fake: Generated; without gradient in the discriminator's turn.
     """
     at = {*model.traits.slopes_at, *(place for penalty in penalties for place in penalty.slopes_at)}
-    adaptive = model.adapts and model.turn is not None
-    if player == "generator":
+    learning = player == "discriminator" and model.turn is not None
+    adaptive = learning and model.adapts
+    together = learning and not at and may_show_together(model, real, fake)
+    if player == "generator" or not (at or penalties or adaptive or together):
         yield real, fake
         return
     half = real.x.dtype.itemsize < 4 or torch.is_autocast_enabled(real.x.device.type)
     slopes = bool(at) and not half and model.compiled_input_gradient is None and passes_are_alike(model)
-    together = model.turn is not None and not at and may_show_together(model, real, fake)
-    if not (at or penalties or adaptive or together):
-        yield real, fake
-        return
     if slopes:
         real = Batch(real.x.detach().requires_grad_("real" in at), real.y)
         fake = Batch(fake.x.detach().requires_grad_("fake" in at), fake.y)

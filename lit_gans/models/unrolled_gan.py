@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import at_least
-from lit_gans.game.compiling import differentiated_twice
+from lit_gans.game.compiling import eagerly
 from lit_gans.game.traits import Traits
 from lit_gans.internals import trainer_of
 from lit_gans.models.gan import GAN
@@ -98,7 +98,7 @@ class UnrolledGAN(GAN):
         if self._ahead is None:
             return super().judge(x, y)
         x = x if self.augment is None else self.augment(x)
-        with differentiated_twice(self.discriminator):
+        with eagerly(self.discriminator, told="while the generator is differentiated through its steps"):
             return functional_call(self.discriminator, self._ahead, (x,) if y is None else (x, y))
 
 

@@ -14,7 +14,7 @@ from lit_gans.networks.layers import (
     Network,
     Norm,
     activation_layer,
-    chained,
+    answer_of,
     check_labels,
     factor_size,
     norm_layer,
@@ -158,7 +158,4 @@ class DCGANDiscriminator(Network):
         check_labels(y, self.num_classes)
         if y is not None:
             x = torch.cat([x, self.label_map(y)], dim=1)
-        *hidden, last = self.layers
-        features: Tensor = chained(hidden, x)
-        logits: Tensor = last(features).squeeze(1)
-        return logits if self.second_head is None else Answer(logits, self.second_head(features))
+        return answer_of(self.layers, self.second_head, x)

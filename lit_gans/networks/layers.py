@@ -1,6 +1,5 @@
 """What the networks share: the recording base class, named layers, sizes and labels."""
 
-from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
@@ -130,11 +129,16 @@ def count_doublings(image_size: int) -> int:
     return image_size.bit_length() - 3
 
 
-def chained(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """What comes out when one layer after another is called, without a container around them."""
-    for layer in layers:
+def answer_of(layers: nn.Sequential, second_head: nn.Module | None, x: Tensor) -> Tensor | Answer:
+    """Logits ``(N,)`` of a chain of layers, and what a second head reads from the features before the last layer.
+
+    Layers are called one by one: a slice of the chain would be a new container at each pass.
+    """
+    *hidden, last = layers
+    for layer in hidden:
         x = layer(x)
-    return x
+    logits: Tensor = last(x).squeeze(1)
+    return logits if second_head is None else Answer(logits, second_head(x))
 
 
 def xavier(layer: Layer, gain: float = 1.0) -> Layer:
@@ -189,7 +193,7 @@ class ConditionalNorm(nn.Module):
 
     Args:
         norm: ``batch``, ``group``, ``instance`` or ``layer``; ``None`` for no normalisation.
-        width: Number of channels.
+        width: Number of channels of the maps that are normalised.
         num_classes: Number of labels; ``None`` is the ordinary normalisation.
 
     Raises:

@@ -15,7 +15,7 @@ from lit_gans.networks.layers import (
     Network,
     Norm,
     activation_layer,
-    chained,
+    answer_of,
     norm_layer,
 )
 
@@ -129,7 +129,4 @@ class MLPDiscriminator(Network):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
         """Images ``(N, C, H, W)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
-        *hidden, last = self.layers
-        features: Tensor = chained(hidden, self.label(x.flatten(1), y))
-        logits: Tensor = last(features).squeeze(1)
-        return logits if self.second_head is None else Answer(logits, self.second_head(features))
+        return answer_of(self.layers, self.second_head, self.label(x.flatten(1), y))

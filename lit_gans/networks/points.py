@@ -9,7 +9,7 @@ Z. Lin, A. Khetan, G. Fanti and S. Oh, "PacGAN: The Power of Two Samples in Gene
 from torch import Tensor, nn
 
 from lit_gans.networks.autoencoder import Autoencoder
-from lit_gans.networks.layers import Activation, Answer, ConcatLabel, Network, Norm, chained
+from lit_gans.networks.layers import Activation, Answer, ConcatLabel, Network, Norm, answer_of
 from lit_gans.networks.mlp import hidden_layers
 
 
@@ -107,10 +107,7 @@ class PointDiscriminator(Network):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | Answer:
         """Points ``(N, 2 m)`` and labels ``(N,)`` to logits ``(N,)``, with ``head`` to an ``Answer``."""
-        *hidden, last = self.layers
-        features: Tensor = chained(hidden, self.label(x, y))
-        logits: Tensor = last(features).squeeze(1)
-        return logits if self.second_head is None else Answer(logits, self.second_head(features))
+        return answer_of(self.layers, self.second_head, self.label(x, y))
 
 
 class PointAutoencoder(Autoencoder):

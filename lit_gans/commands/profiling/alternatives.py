@@ -75,7 +75,7 @@ def compare(alternative: Alternative, base: Side, other: Side, block: int, round
         base: The run as configured.
         other: The run with the alternative's options.
         block: Steps in a block.
-        rounds: Blocks of each.
+        rounds: How many blocks of steps each of the two takes.
     """
     steps = []
     for _ in range(rounds):
@@ -90,9 +90,9 @@ def usual_alternatives(options: Namespace, model: Any, device: torch.device) -> 
     """What is worth trying for a run.
 
     Args:
-        options: Of ``fit``, resolved.
-        model: Its model.
-        device: Where it trains.
+        options: The options of ``fit``, with all defaults filled in.
+        model: The model that these options describe, once it has been set up to train.
+        device: The device on which that model trains.
     """
     data, trainer, arguments = options.data, options.trainer, options.model.init_args
     found = []

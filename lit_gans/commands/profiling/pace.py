@@ -35,13 +35,13 @@ class Measured:
 
     Args:
         images: Real images of a step, over all processes.
-        processes: How many.
+        processes: Number of processes that train together.
         total: Steps of the whole run; None if only time limits it.
         start_up: From the start of the command to the first step.
         warm_up: What the first steps took longer than later ones.
         blocks: Mean seconds of a step in each block of steps that were measured as a whole.
         parts: Seconds of each part, of each step that was taken apart.
-        works: The occasional work.
+        works: What most steps are without, such as validation, with the seconds that it takes.
         ending: From the last step to the end of the command.
         host: Peak memory of this process.
         host_before: The same, before the first step.

@@ -51,7 +51,7 @@ class Apart:
 
     Args:
         trainer: Of the run, which has begun.
-        model: Its model.
+        model: The model that this run trains.
         ledger: What the parts are charged to.
     """
 

@@ -39,7 +39,7 @@ def profile(options: argparse.Namespace, words: list[str], rest: list[str], bega
     """Measure a run and its alternatives, and tell.
 
     Args:
-        options: Of the command.
+        options: The options of ``profile`` itself, such as ``--steps``.
         words: All words of the command line.
         rest: The words of ``fit`` among them.
         began: ``time.perf_counter()`` at the start of the command.
