@@ -16,6 +16,7 @@ from lit_gans.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from lit_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lit_gans.networks.sagan import SAGANDiscriminator, SAGANGenerator, SelfAttention
 from lit_gans.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from lit_gans.networks.unet import UNetGenerator
 
 __all__ = (
     "Answer",
@@ -43,4 +44,5 @@ __all__ = (
     "SelfAttention",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "UNetGenerator",
 )

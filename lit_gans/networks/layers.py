@@ -10,6 +10,7 @@ from lit_gans.recorded import Recorded
 
 Activation = Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
 Norm = Literal["batch", "group", "instance", "layer"]
+Upsample = Literal["transpose", "nearest", "pixel_shuffle"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
@@ -27,6 +28,42 @@ class Answer(NamedTuple):
 
 class Network(Recorded):
     """A network that a checkpoint can build again."""
+
+
+class ImageTranslator(Network):
+    """A generator that makes images of images, and says what it needs to know of them.
+
+    Attributes:
+        stride: Both sides of the input must be multiples of it; 1 where any size serves.
+        smallest: The least side of the input.
+        scale: Side of the output over side of the input.
+        receptive_radius: An output pixel depends on no input pixel farther than this, up, down, left or right, from the
+            one at its place, but for what normalisation takes from the whole picture; ``None`` if there is no bound.
+        in_channels: Number of channels of the input.
+        out_channels: Number of channels of the output.
+    """
+
+    stride: int = 1
+    smallest: int = 1
+    scale: int = 1
+    receptive_radius: int | None = None
+    in_channels: int
+    out_channels: int
+
+    def check_sides(self, x: Tensor) -> None:
+        """Checks that the network can be applied to images of this size.
+
+        Raises:
+            ValueError: A side is no multiple of ``stride``, or smaller than ``smallest``; the message names a size that
+                serves.
+        """
+        height, width = x.shape[-2:]
+        if height % self.stride or width % self.stride or min(height, width) < self.smallest:
+            near = [max(-(-side // self.stride) * self.stride, self.smallest) for side in (height, width)]
+            raise ValueError(
+                f"{type(self).__name__} takes sides that are multiples of {self.stride} and at least {self.smallest}, "
+                f"not {height}x{width}: pad the images to {near[0]}x{near[1]}, or resize them."
+            )
 
 
 def activation_layer(name: Activation) -> nn.Module:
@@ -81,6 +118,37 @@ def norm_layer(name: Norm | None, width: int, affine: bool = True, flat: bool = 
         case "layer":
             return nn.GroupNorm(1, width, affine=affine)
     raise ValueError(f"norm={name!r} is not known; choose null or one of {', '.join(get_args(Norm))}.")
+
+
+def free_norm(norm: Norm | None, width: int) -> nn.Module:
+    """As ``norm_layer``, but instance normalisation has no scale and shift (Zhu et al. 2017; Isola et al. 2017)."""
+    return norm_layer(norm, width, affine=norm != "instance")
+
+
+def up_layer(upsample: Upsample, fan_in: int, width: int, kernel_size: int, bias: bool = True) -> nn.Sequential:
+    """Doubles the size and changes the number of channels.
+
+    Args:
+        upsample: ``transpose``: a transposed convolution, with a checkerboard where its kernel is odd; ``nearest``:
+            nearest neighbours, then a 3x3 convolution (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts");
+            ``pixel_shuffle``: a 3x3 convolution whose channels become the pixels (Shi et al. 2016, arXiv:1609.05158).
+        fan_in: Number of channels that come in.
+        width: Number of channels that go out.
+        kernel_size: Side of the kernel of ``transpose``, 3 or 4.
+        bias: Whether the convolution has one.
+
+    Raises:
+        ValueError: The name is none of ``Upsample``.
+    """
+    match upsample:
+        case "transpose":
+            odd = kernel_size % 2
+            return nn.Sequential(nn.ConvTranspose2d(fan_in, width, kernel_size, 2, 1, odd, bias=bias))
+        case "nearest":
+            return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(fan_in, width, 3, padding=1, bias=bias))
+        case "pixel_shuffle":
+            return nn.Sequential(nn.Conv2d(fan_in, 4 * width, 3, padding=1, bias=bias), nn.PixelShuffle(2))
+    raise ValueError(f"upsample={upsample!r} is not known; choose one of {', '.join(get_args(Upsample))}.")
 
 
 def factor_size(image_size: int) -> tuple[int, int]:
