@@ -3,5 +3,6 @@
 from lit_gans.data.datamodule import ImageDataModule
 from lit_gans.data.doctor import examine
 from lit_gans.data.loader import ResumableLoader
+from lit_gans.data.pairs import PairedImageDataModule
 
-__all__ = ("ImageDataModule", "ResumableLoader", "examine")
+__all__ = ("ImageDataModule", "PairedImageDataModule", "ResumableLoader", "examine")

@@ -1,6 +1,6 @@
 """A data loader whose order is a pure function of (seed, epoch), and which resumes in the middle of an epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ class ResumableLoader:
         epoch, length = self.epoch, len(self)
         order, mirrored = self._plan(epoch)
         parts = order.split(self.batch_size)[start:length]
-        for n, (part, images) in enumerate(zip(parts, self._read(parts), strict=True), start + 1):
+        for n, (part, images) in enumerate(zip(parts, self._read(parts, self._fetch(epoch)), strict=True), start + 1):
             batch = self._batch(images, part, mirrored)
             # counted before the batch leaves, as Lightning saves between two batches and never asks for one too many
             if n < length:
@@ -120,12 +120,16 @@ class ResumableLoader:
         mirrored = torch.from_numpy(rng.random(n) < 0.5) if self.flip else None
         return order[self.rank :: self.world][: self._share()], mirrored
 
-    def _read(self, parts: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    def _fetch(self, epoch: int) -> Callable[[Tensor], Any]:
+        """What reads the samples at some indices, here or in workers."""
+        return self.dataset.images
+
+    def _read(self, parts: tuple[Tensor, ...], fetch: Callable[[Tensor], Any]) -> Iterator[Any]:
         """The samples of each part, read here or ahead by workers."""
         if self.num_workers == 0:
-            return map(self.dataset.images, parts)
+            return map(fetch, parts)
         reader = DataLoader(
-            _Reader(self.dataset),
+            _Reader(fetch),
             batch_size=None,
             sampler=parts,
             num_workers=self.num_workers,
@@ -133,7 +137,7 @@ class ResumableLoader:
         )
         return iter(reader)
 
-    def _batch(self, images: Tensor, indices: Tensor, mirrored: Tensor | None) -> Batch:
+    def _batch(self, images: Any, indices: Tensor, mirrored: Tensor | None) -> Batch:
         """Mirror and scale images, add the labels; what is no image stays as it is."""
         batch = (
             images if images.is_floating_point() else _pixels(images, None if mirrored is None else mirrored[indices])
@@ -184,11 +188,11 @@ def _pixels(images: Tensor, mirrored: Tensor | None) -> Tensor:
     return torch.from_numpy(scaled)
 
 
-class _Reader(Dataset[Tensor]):
-    """A source as workers see it: one item is the images of one batch, uint8 NCHW."""
+class _Reader(Dataset[Any]):
+    """A source as workers see it: one item is what is read for one batch, mostly images uint8 NCHW."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, fetch: Callable[[Tensor], Any]) -> None:
+        self.fetch = fetch
 
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        return self.source.images(indices)
+    def __getitem__(self, indices: Tensor) -> Any:
+        return self.fetch(indices)
