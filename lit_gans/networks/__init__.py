@@ -11,11 +11,13 @@ from lit_gans.networks.biggan import BigGANDiscriminator, BigGANGenerator
 from lit_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lit_gans.networks.layers import Answer, Network
 from lit_gans.networks.mlp import MLPDiscriminator, MLPGenerator
+from lit_gans.networks.patch import PatchDiscriminator
 from lit_gans.networks.points import PointAutoencoder, PointDiscriminator, PointGenerator
 from lit_gans.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from lit_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lit_gans.networks.sagan import SAGANDiscriminator, SAGANGenerator, SelfAttention
 from lit_gans.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from lit_gans.networks.translator import ResNetTranslator
 from lit_gans.networks.unet import UNetGenerator
 
 __all__ = (
@@ -31,6 +33,7 @@ __all__ = (
     "MLPDiscriminator",
     "MLPGenerator",
     "Network",
+    "PatchDiscriminator",
     "PointAutoencoder",
     "PointDiscriminator",
     "PointGenerator",
@@ -39,6 +42,7 @@ __all__ = (
     "Reconstruction",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "ResNetTranslator",
     "SAGANDiscriminator",
     "SAGANGenerator",
     "SelfAttention",

@@ -286,6 +286,28 @@ class ConditionalNorm(nn.Module):
         return x * scale[..., None, None] + shift[..., None, None]
 
 
+class Blur(nn.Module):
+    """The filter [1, 2, 1] in both directions, of which every other value is kept (Zhang 2019, arXiv:1904.11486).
+
+    Beyond the border it sees the reflected map; a side of n becomes half of it, rounded up.
+
+    >>> Blur()(torch.arange(5.0).expand(1, 1, 5, 5))[0, 0, 0]
+    tensor([0.5000, 2.0000, 3.5000])
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 2.0, 1.0])
+        self.register_buffer("kernel", torch.outer(taps, taps) / 16, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps of half the size."""
+        kernel = self.kernel.expand(x.shape[1], 1, 3, 3)
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, stride=2, groups=x.shape[1])
+
+
 class FIR(nn.Module):
     """The low-pass filter [1, 3, 3, 1] in both directions, which resamples without aliases (Karras et al. 2019).
 
