@@ -25,6 +25,7 @@ __all__ = (
     "logits_of",
     "mix_seed",
     "off_diagonal_gram",
+    "pad_to_multiple",
     "path_lengths",
     "perturb",
     "to_uint8",
@@ -45,11 +46,16 @@ class Batch(NamedTuple):
     x: Tensor
     """Samples: images (N, C, H, W), or points (N, 2)."""
     y: Tensor | None = None
-    """One for each sample: its label (N,), its codes (N, K); None where nothing goes with them."""
+    """One for each sample: its label (N,), its codes (N, K), the picture (N, C, H, W) that it is made from; None where
+    nothing goes with them."""
 
     def part(self, rows: slice) -> "Batch":
         """Some of the samples, with what goes with them."""
         return Batch(self.x[rows], None if self.y is None else self.y[rows])
+
+    def detach(self) -> "Batch":
+        """The same without gradients."""
+        return Batch(self.x.detach(), None if self.y is None else self.y.detach())
 
 
 Terms: TypeAlias = dict[str, Tensor]
@@ -390,3 +396,26 @@ def clip_grad_adaptive_(parameters: Iterable[Tensor], clip_factor: float = 0.01,
         limit = torch.linalg.vector_norm(parameter, dim=dims, keepdim=True).clamp_min(eps) * clip_factor
         norm = torch.linalg.vector_norm(gradient, dim=dims, keepdim=True)
         gradient.mul_(torch.where(norm > limit, limit / norm, torch.ones_like(norm)))
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pictures continued to the right and below by reflection, until both sides are multiples of a number.
+
+    Sides of one pixel are repeated; short ones are reflected back and forth.
+
+    Args:
+        x: Pictures (..., H, W).
+        multiple: At least 1.
+
+    Example:
+        >>> pad_to_multiple(torch.tensor([[0.0, 1.0, 2.0]]), 8)[0]
+        tensor([0., 1., 2., 1., 0., 1., 2., 1.])
+    """
+    for dim in (-2, -1):
+        side = x.shape[dim]
+        wanted = -(-side // multiple) * multiple
+        if wanted != side:
+            period = max(1, 2 * (side - 1))
+            turn = torch.arange(wanted, device=x.device) % period
+            x = x.index_select(x.ndim + dim, torch.minimum(turn, period - turn).clamp_max(side - 1))
+    return x

@@ -10,7 +10,15 @@ from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-__all__ = ("buffers_kept", "eval_mode", "frozen", "is_spectral", "kept_modes", "normalise_spectrally")
+__all__ = (
+    "buffers_kept",
+    "eval_mode",
+    "frozen",
+    "initialise",
+    "is_spectral",
+    "kept_modes",
+    "normalise_spectrally",
+)
 
 
 @contextmanager
@@ -87,3 +95,20 @@ def normalise_spectrally(network: nn.Module, n_power_iterations: int = 1, embedd
     for layer in layers:
         if layer not in older and not is_parametrized(layer):
             spectral_norm(layer, n_power_iterations=n_power_iterations)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, std: float) -> None:
+    """Draw weights anew from N(0, std²) and gains of batch norm from N(1, std²), with biases zero, in place.
+
+    Radford et al. 2016, section 4, "details of adversarial training".
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            nn.init.normal_(module.weight, 0.0, std)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            nn.init.normal_(module.weight, 1.0, std)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

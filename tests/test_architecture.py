@@ -52,7 +52,7 @@ MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the versio
     "networks": {"recorded"},
     "preflight": {"functional", "internals", "modules", "strategies"},
     "recorded": set(),
-    "regularizers": {"functional", "recorded"},
+    "regularizers": {"functional", "metrics.extractors", "metrics.images", "metrics.published", "recorded"},
     "runs": {"errors", "files", "internals", "preflight.agreement"},
     "strategies": {"internals"},
     "version": set(),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_gans.game.layout import lay_out
+from lit_gans.game.pool import ImagePool
 from lit_gans.game.rebuilding import (
     FORMAT,
     arguments_of_file,
@@ -28,7 +29,7 @@ from lit_gans.preflight.agreement import check_same_step
 from lit_gans.runs.checkpoint_files import newest_whole
 from lit_gans.runs.trust import is_trusted, trusted_modules
 
-__all__ = ("FORMAT", "describe", "finish_resuming", "load", "plain_arguments", "restore")
+__all__ = ("FORMAT", "describe", "finish_resuming", "load", "plain_arguments", "restore", "statistics_of")
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
@@ -54,12 +55,32 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
         "optimizers": [type(optimizer).__name__ for optimizer in model.trainer.optimizers],
     }
     checkpoint["lit_gans"] = ours
-    if world > 1 and (buffers := _statistics(model)):
+    if pools := pools_of(model):
+        ours["pools"] = [_of_ranks({"images": pool.images, "filled": pool.filled}, world) for pool in pools]
+    if world > 1 and (buffers := statistics_of(model)):
         mine = flatten(buffers)
         ranks = [torch.empty_like(mine) for _ in range(world)]
         dist.all_gather(ranks, mine)
         checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(torch.stack(ranks).mean(0), buffers)
         ours["buffers_of_ranks"] = torch.stack(ranks)
+
+
+def _of_ranks(tensors: dict[str, Tensor], world: int) -> list[dict[str, Tensor]]:
+    """What each rank has of tensors that have the same shapes on all."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    found: list[dict[str, Tensor]] = [{} for _ in range(world)]
+    for name, mine in tensors.items():
+        ranks = [torch.empty_like(mine) for _ in range(world)] if world > 1 else [mine.clone()]
+        if world > 1:
+            dist.all_gather(ranks, mine)
+        for rank, tensor in enumerate(ranks):
+            found[rank][name] = tensor.cpu()
+    return found
+
+
+def pools_of(model: Any) -> list[ImagePool]:
+    """The pools of generated images that a model keeps."""
+    return [module for module in model.modules() if isinstance(module, ImagePool)]
 
 
 def restore(model: Any, checkpoint: dict[str, Any]) -> None:
@@ -109,6 +130,7 @@ def _resume(model: Any, checkpoint: dict[str, Any], ours: dict[str, Any]) -> Non
         )
     elif "buffers_of_ranks" in ours:
         model._buffers_of_rank = ours["buffers_of_ranks"][model.global_rank]
+    model._pools_saved = [ranks[model.global_rank % len(ranks)] for ranks in ours.get("pools", ())]
 
 
 def _adapt_average(model: Any, state: dict[str, Tensor]) -> None:
@@ -124,7 +146,7 @@ def _adapt_average(model: Any, state: dict[str, Tensor]) -> None:
             del state[name]
 
 
-def _statistics(model: Any) -> dict[str, Tensor]:
+def statistics_of(model: Any) -> dict[str, Tensor]:
     """Floating-point buffers that are saved, each of which a rank may have its own values of."""
     saved = model.state_dict()
     return {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point() and name in saved}
@@ -139,8 +161,11 @@ def finish_resuming(model: Any) -> None:
     if isinstance(wrapped := model.trainer.strategy.model, DistributedDataParallel):
         wrapped.require_forward_param_sync = False  # would send rank 0's statistics to all, once, on resuming
     if model._buffers_of_rank is not None:
-        write_back(model._buffers_of_rank, _statistics(model))
+        write_back(model._buffers_of_rank, statistics_of(model))
         model._buffers_of_rank = None
+    for pool, saved in zip(pools_of(model), model._pools_saved, strict=False):
+        pool.images, pool.filled = saved["images"].to(model.device), saved["filled"].to(model.device)
+    model._pools_saved = ()
     now = [type(optimizer).__name__ for optimizer in model.trainer.optimizers]
     if model._optimizers_saved not in (None, now):
         raise ValueError(

@@ -49,16 +49,12 @@ def _runs(model: Any) -> bool:
     A network that calls ``view`` on images does not.
     """
     lay_out(model, torch.channels_last)
-    weight = next(model.generator.parameters())
-    rng = torch.Generator(weight.device).manual_seed(0)
-    n = 2 * model.pack
     with isolate_rng(), buffers_kept(model.generator), buffers_kept(model.discriminator):
-        y = model.draw_labels(n, rng)
         try:
-            images = model.generate(model.draw_latents(n, rng).to(weight.dtype), y)
-            if images.ndim == 4:
-                model.judge(images.contiguous(memory_format=torch.channels_last), y)
-        except RuntimeError as error:
+            fake = model.make(model.trial_inputs(2 * model.pack))
+            if fake.x.ndim == 4:
+                model.judge(fake.x.contiguous(memory_format=torch.channels_last), fake.y)
+        except (RuntimeError, LookupError) as error:
             lay_out(model, torch.contiguous_format)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             rank_zero_info(f"channels_last: left out, since the networks do not run in this memory format: {reason}")

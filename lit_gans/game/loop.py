@@ -1,8 +1,9 @@
 """One step of the game: what happens to a batch, from the loader to the log.
 
-A batch becomes ``real``; noise becomes ``fake``; the two losses of a paper, in ``lit_gans.models``, turn both into
-named terms; ``update`` sums them and steps the optimizer of one player. The discriminator plays at every step, the
-generator at every ``n_critic``-th, after it, and each with fresh noise.
+A batch becomes ``real``; noise, or a source picture, becomes ``fake``; the two losses of a paper, in
+``lit_gans.models``, turn both into named terms; ``update`` sums them and steps the optimizer of one player. The
+discriminator plays at every step, the generator at every ``n_critic``-th, after it, and each with fresh noise. A paper
+may say otherwise in its traits: the generator first, or one fake for both.
 """
 
 from collections.abc import Callable
@@ -73,33 +74,69 @@ class Game(GameModule):
         self.reseed(step)
         self.reseed_global()
         self.batch_images = len(real.x) * self.trainer.world_size
-        terms = {"discriminator": self.update("discriminator", *self.rounds("discriminator", real, step))}
         self.images_seen += self.batch_images
-        if (step + 1) % self.n_critic == 0:
-            scale = self.loss_scale
-            terms["generator"] = self.update("generator", *self.rounds("generator", real, step))
-            self.update_ema(self.batch_images * self.n_critic, scale)
+        terms, made = dict[str, Terms](), dict[int, Batch]()
+        for player in reversed(PLAYERS) if self.traits.generator_first else PLAYERS:
+            if player in self.resting:
+                continue
+            if player == "discriminator":
+                terms[player] = self.update(player, *self.rounds(player, real, step, made))
+            elif (step + 1) % self.n_critic == 0:
+                scale = self.loss_scale
+                terms[player] = self.update(player, *self.rounds(player, real, step, made))
+                self.update_ema(self.batch_images * self.n_critic, scale)
         self.finish_step(terms, step)
 
-    def rounds(self, player: Player, real: Batch, step: int) -> list[Closure]:
-        """Draw noise for the whole batch; return one closure for each part in which it is worked through."""
-        real = self.batch_of(player, real)
-        n = len(real.x)
-        z, y = self.draw_latents(n, self.rng), self.labels_of_fakes(real.y, n)
+    def rounds(
+        self, player: Player, real: Batch, step: int | None, made: dict[int, Batch] | None = None
+    ) -> list[Closure]:
+        """Draw noise for the whole batch; return one closure for each part in which it is worked through.
 
-        def play_part(rows: slice) -> Terms:
-            part = real.part(rows)
-            terms = self.play(player, part, z[rows], None if y is None else y[rows], step)
+        Args:
+            player: Whose turn it is.
+            real: The batch.
+            step: Of the training; None to learn nothing.
+            made: What was generated in this step, by the number of the part; for papers with one fake for both players.
+        """
+        real = self.batch_of(player, real)
+        n, inputs = len(real.x), self.inputs_of(real)
+
+        def play_part(number: int, rows: slice) -> Terms:
+            part, given = real.part(rows), inputs.part(rows)
+            if made is not None and self.makes_once and number not in made:
+                made[number] = self.make(given)
+            terms = self.play(player, part, given, step, None if made is None else made.get(number))
             share = len(part.x) / n
             return terms if share == 1 else {name: term * share for name, term in terms.items()}
 
-        return [partial(play_part, rows) for rows in parts_of(n, self.accumulate, self.pack)]
+        return [partial(play_part, *part) for part in enumerate(parts_of(n, self.accumulate, self.pack))]
 
-    def play(self, player: Player, real: Batch | Tensor, z: Tensor, y: Tensor | None, step: int | None) -> Terms:
-        """Generate from latents and labels, and return the player's named loss terms, those of its add-ons included."""
+    @property
+    def makes_once(self) -> bool:
+        """Whether a step has one fake for both players.
+
+        In parts with the discriminator first, that would hold the graphs of all parts at once: each makes its own then.
+        """
+        return self.traits.one_fake and (self.accumulate == 1 or self.traits.generator_first)
+
+    def play(
+        self, player: Player, real: Batch | Tensor, inputs: Batch, step: int | None, fake: Batch | None = None
+    ) -> Terms:
+        """Generate, and return the player's named loss terms, those of its add-ons included.
+
+        Args:
+            player: Whose turn it is.
+            real: The batch, or a part of it.
+            inputs: What the generator is given, as ``inputs_of`` has it.
+            step: Of the training; None to learn nothing.
+            fake: What the generator has made of the inputs already; None to make it now.
+        """
         real, due = as_batch(real), self.take_turn(player, step)
-        with torch.set_grad_enabled(player == "generator"):
-            fake = Batch(self.generate(z, y), y)
+        if fake is None:
+            with torch.set_grad_enabled(player == "generator"):
+                fake = self.make(inputs)
+        if player == "discriminator":
+            fake = self.shown(fake.detach())
         loss = self.generator_loss if player == "generator" else self.discriminator_loss
         with playing_round(self, player, due, real, fake) as (real, fake):
             terms = loss(real, fake)
@@ -150,6 +187,26 @@ class Game(GameModule):
         due = self.turn % every == 0
         self.lazily |= due and every > 1
         return every if due else 0
+
+    # what the generator makes
+
+    def inputs_of(self, real: Batch, rng: torch.Generator | None = None) -> Batch:
+        """What the generator is given for a batch: latents, and labels of the images that are to be made of them.
+
+        Args:
+            real: The batch.
+            rng: Source of the noise; None for the model's own.
+        """
+        n, rng = len(real.x), self.rng if rng is None else rng
+        return Batch(self.draw_latents(n, rng), self.labels_of_fakes(real.y, n, rng))
+
+    def make(self, inputs: Batch) -> Batch:
+        """What the generator makes of its inputs, and what goes with it."""
+        return Batch(self.generate(*inputs), inputs.y)
+
+    def shown(self, fake: Batch) -> Batch:
+        """What the discriminator is shown of generated images in its turn: these, unless a paper keeps older ones."""
+        return fake
 
     # what the discriminator says
 
@@ -206,6 +263,5 @@ class Game(GameModule):
         for player in PLAYERS if len(real.x) else ():
             with torch.inference_mode(False):  # a gradient penalty differentiates, here too
                 real = Batch(real.x.clone(), None if real.y is None else real.y.clone())
-                z, y = self.draw_latents(len(real.x), self.rng), self.labels_of_fakes(real.y, len(real.x))
-                terms = self.play(player, real, z, y, step=None)
+                terms = self.play(player, real, self.inputs_of(real), step=None)
             self.log(f"{prefix}/{player[0]}_loss", reduce(add, terms.values()), batch_size=len(real.x), sync_dist=True)

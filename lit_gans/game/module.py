@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lit_gans.functional import Batch, update_average_
 from lit_gans.game import checkpoint as checkpoints
 from lit_gans.game.arguments import at_least, not_negative
-from lit_gans.game.checkpoint import flatten, plain_arguments, write_back
+from lit_gans.game.checkpoint import flatten, plain_arguments, statistics_of, write_back
 from lit_gans.game.clipping import Clip, as_clip
 from lit_gans.game.compiling import compile_networks, is_compiled, tell_whether_it_pays
 from lit_gans.game.joint import joint_batch, mean_gradient
@@ -93,6 +93,7 @@ class GameModule(SamplingModule):
     traits = Traits()  # what the engine must know of a paper
     _labels_unseen = False
     pack = 1  # samples the discriminator judges together
+    resting: tuple[Player, ...] = ()  # who is not updated, as the discriminator in the first of two stages
     together: bool | None = None  # whether it may be shown real and generated images in one pass; None: not looked yet
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not
@@ -101,6 +102,7 @@ class GameModule(SamplingModule):
     measured: dict[str, Tensor]
     _optimizers_saved: list[str] | None = None  # of the checkpoint that is gone on from, until optimizers exist
     _buffers_of_rank: Tensor | None = None  # of that checkpoint, until the strategy is set up
+    _pools_saved: Sequence[Mapping[str, Tensor]] = ()  # of that checkpoint, until the strategy is set up
     _left_out: Sequence[str] = ()  # arguments that have no form as plain values
 
     def __init__(
@@ -233,9 +235,9 @@ class GameModule(SamplingModule):
         return self.generator if player == "generator" else self.discriminator
 
     def optimizer_of(self, player: Player) -> Any:
-        """Lightning's wrapper of a player's optimizer; the discriminator's alone counts as a global step."""
+        """Lightning's wrapper of a player's optimizer; of both, the discriminator's alone counts as a global step."""
         optimizer: Any = self.optimizers()[PLAYERS.index(player)]  # type: ignore[index]
-        return uncounted(optimizer) if player == "generator" else optimizer
+        return uncounted(optimizer) if player == "generator" and not self.resting else optimizer
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, after callbacks have measured: gradients are averaged over ranks and unscaled here."""
@@ -371,7 +373,7 @@ class GameModule(SamplingModule):
         batch = peek(self.trainer)
         self._first_look_due = batch is None
         if batch is not None:
-            check_batch(self, batch)
+            self.check_example(batch)
         check_compatibility(self, self.trainer)
         if self.channels_last == "auto":
             self.laid_out = channels_last_pays(self, self.trainer.strategy.root_device.type, self.trainer.precision)
@@ -379,6 +381,10 @@ class GameModule(SamplingModule):
             lay_out(self, torch.channels_last)
         if self.compile_networks:
             compile_networks(self)
+
+    def check_example(self, batch: Any) -> None:
+        """Play one round with the first batch without learning, and refuse what does not fit."""
+        check_batch(self, batch)
 
     def on_fit_start(self) -> None:
         """Lists that each step needs, gathered once all layers exist; optimizers exist only now, too."""
@@ -398,7 +404,7 @@ class GameModule(SamplingModule):
         """Look at the first batch of a loader that ``setup`` could not look into without losing it; set schedules."""
         follow_schedules(self, self.trainer.global_step)
         if self._first_look_due:
-            check_batch(self, batch)
+            self.check_example(batch)
             self._first_look_due = False
         if self._steps_until_told >= 0:
             if self._steps_until_told == 0:
@@ -478,7 +484,7 @@ class GameModule(SamplingModule):
     def average_buffers(self) -> None:
         """Average floating-point buffers (batch statistics) over ranks: manual optimisation never does."""
         if self.trainer.world_size > 1:
-            buffers = {name: b for name, b in self.named_buffers() if b.is_floating_point() and b.numel()}
+            buffers = {name: buffer for name, buffer in statistics_of(self).items() if buffer.numel()}
             if buffers:
                 write_back(self.trainer.strategy.reduce(flatten(buffers), reduce_op="mean"), buffers)
 
@@ -529,9 +535,9 @@ class GameModule(SamplingModule):
         repeated = real.x.repeat(self.g_batch, *[1] * (real.x.ndim - 1))
         return Batch(repeated, None if real.y is None else real.y.repeat(self.g_batch))
 
-    def labels_of_fakes(self, y: Tensor | None, n: int) -> Tensor | None:
+    def labels_of_fakes(self, y: Tensor | None, n: int, rng: torch.Generator) -> Tensor | None:
         """Labels that the next n generated images are to have: those of the batch, or drawn uniformly."""
-        return self.draw_labels(n, self.rng) if self.uniform_labels else y
+        return self.draw_labels(n, rng) if self.uniform_labels else y
 
     def whole_packs(self, real: Batch) -> Batch:
         """A held-out batch without the last samples that fill no pack."""

@@ -50,6 +50,7 @@ _KINDS: dict[str, type] = {
     "left_out": list,
     "optimizers": list,
     "arithmetic": dict,
+    "pools": list,
 }
 _REQUIRED = ("class_path", "images_seen")
 

@@ -11,7 +11,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lit_gans.functional import estimate_batch_statistics_, mix_seed
+from lit_gans.functional import Batch, estimate_batch_statistics_, mix_seed
 from lit_gans.modules import eval_mode
 
 __all__ = ("SamplingModule",)
@@ -104,6 +104,24 @@ class SamplingModule(LightningModule):
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise ValueError(f"y must be in 0..{self.num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
         return labels
+
+    def fixed_inputs(self, n: int, real: Batch | None = None, seed: int = 0) -> Batch:
+        """Inputs of the generator to look at it with, the same at each call, on its device and in its type.
+
+        Args:
+            n: Number of latents.
+            real: Images of the data, for models that make theirs of such.
+            seed: Seed of the latents.
+        """
+        like = next(self.generator.parameters(), torch.zeros((), device=self.device))
+        z, y = self.draw_inputs(n, seed=seed)
+        return Batch(z.to(like), None if y is None else y.to(like.device))
+
+    def trial_inputs(self, n: int) -> Batch:
+        """Inputs to try the generator with before training, on its device and in its type; of no seed of samples."""
+        like, rng = next(self.generator.parameters(), torch.zeros(())), torch.Generator().manual_seed(0)
+        z, y = self.draw_latents(n, rng).to(like), self.draw_labels(n, rng)
+        return Batch(z, None if y is None else y.to(like.device))
 
     @torch.no_grad()
     def sample(

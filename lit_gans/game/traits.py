@@ -31,5 +31,9 @@ class Traits:
     """Of "real" and "fake": where each update of the discriminator takes slopes."""
     tells_by_sign: bool = True
     """Whether logits above 0 mean real."""
+    one_fake: bool = False
+    """Whether both players of a step get the same generated images."""
+    generator_first: bool = False
+    """Whether the generator is updated before the discriminator."""
     weight_bound: float | None = None
     """Where the discriminator's weights are clipped after each of its updates; None where they are not."""

@@ -53,10 +53,10 @@ def twin(model: Game, **networks: nn.Module) -> Game:
 
 def value(model: Game, real: Tensor, y: Tensor | None, seed: int) -> Tensor:
     """M(G, D) on a batch, with noise of a given seed; differentiable in both players."""
-    rng = torch.Generator(real.device).manual_seed(seed)
-    z = model.draw_latents(len(real), rng)
+    batch = Batch(real, y)
+    inputs = model.inputs_of(batch, torch.Generator(real.device).manual_seed(seed))
     with torch.enable_grad():
-        terms = model.discriminator_loss(Batch(real, y), Batch(model.generate(z, y), y))
+        terms = model.discriminator_loss(batch, model.make(inputs))
     return -torch.stack(list(terms.values())).sum()
 
 

@@ -60,7 +60,6 @@ class Sight:
 
     def __init__(self, world_size: int, n: int = 32, seed: int = 0, extractor: FeatureExtractor | None = None) -> None:
         self.n, self.seed, self.extractor, self.world_size = n, seed, extractor, world_size
-        self._inputs: tuple[Tensor, Tensor | None] | None = None
         self._batches: deque[Any] = deque(maxlen=1)
         self._blind = False
 
@@ -85,7 +84,7 @@ class Sight:
             reals = [images_of(module, batch) for batch in self._batches]
             labels = [y for _, y in reals if y is not None]
             real = Batch(torch.cat([x for x, _ in reals]), torch.cat(labels) if labels else None).part(slice(self.n))
-            fake = self._fakes(module)
+            fake = self._fakes(module, real)
             values = [*self._opinions(module, real, fake), torch.isfinite(fake.x).all(), *self._pictures(real, fake)]
             seen = torch.stack([x.double() for x in values])
         if self.world_size > 1:
@@ -97,22 +96,18 @@ class Sight:
         """Mean norm of the discriminator's gradient at real and at generated images, float32 scalars."""
         with undisturbed(module), precision(module):
             with torch.no_grad():
-                fake = self._fakes(module)
+                real = images_of(module, batch)
+                fake = self._fakes(module, real)
             critic = discriminator_of(module)
             return tuple(  # type: ignore[return-value]
-                input_gradient_norm(critic, *images.part(slice(self.n))).mean().detach()
-                for images in (images_of(module, batch), fake)
+                input_gradient_norm(critic, *images.part(slice(self.n))).mean().detach() for images in (real, fake)
             )
 
-    def _fakes(self, module: Any) -> Batch:
+    def _fakes(self, module: Any, real: Batch) -> Batch:
         if not isinstance(module, Game):
             torch.manual_seed(self.seed)
             return Batch(module.sample(self.n))
-        if self._inputs is None or self._inputs[0].device != module.device:
-            z, y = module.draw_inputs(self.n, seed=self.seed)
-            z = z.to(module.device, next(module.generator.parameters(), z).dtype)
-            self._inputs = z, None if y is None else y.to(module.device)
-        return Batch(module.generate(*self._inputs), self._inputs[1])
+        return module.make(module.fixed_inputs(self.n, real, self.seed))
 
     def _opinions(self, module: Any, real: Batch, fake: Batch) -> list[Tensor]:
         """Gap, order and accuracies."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
     BasicConv2d,
     FeatureExtractorInceptionV3,
 )
+
+from lit_gans.metrics import published
 
 __all__ = ("SHA256", "build_inception", "find_weights")
 
@@ -67,28 +68,14 @@ def find_weights() -> Path:
     Raises:
         FileNotFoundError: if it is nowhere, and cannot be downloaded.
     """
-    if given := os.environ.get(VARIABLE):
-        if not Path(given).is_file():
-            raise FileNotFoundError(f"{VARIABLE} names {given}, where there is no file")
-        return Path(given)
-    path = Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])
-    error = None
-    if not path.is_file() and int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=SHA256)
-        except (OSError, RuntimeError) as failed:
-            error = failed
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"FID needs Inception's weights, which are not at {path} and could not be downloaded ({error}): fetch "
-            f"{URL_INCEPTION_V3} elsewhere, and let the variable {VARIABLE} name the file; or measure without: another "
-            "extractor (--extractor digits, mnist, torchvision:MODEL, timm:MODEL, a TorchScript file or "
-            "package.module.Class), whose distance bears its name and is no FID"
-        )
-    return path
+    return published.find_weights(
+        URL_INCEPTION_V3,
+        VARIABLE,
+        SHA256,
+        "FID needs Inception's weights",
+        "or measure without: another extractor (--extractor digits, mnist, torchvision:MODEL, timm:MODEL, a "
+        "TorchScript file or package.module.Class), whose distance bears its name and is no FID",
+    )
 
 
 class Body(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gans.models.gan import GAN
+from lit_gans.modules import initialise
 
 __all__ = ("DCGAN",)
 
@@ -52,17 +53,3 @@ class DCGAN(GAN):
     def draw_latents(self, n: int, rng: torch.Generator) -> Tensor:
         """Section 4 and figure 1: uniform on [-1, 1], shape (n, latent_dim)."""
         return torch.rand(n, self.latent_dim, generator=rng, device=rng.device) * 2 - 1
-
-
-@torch.no_grad()
-def initialise(network: nn.Module, std: float) -> None:
-    """Section 4, "details of adversarial training", in place."""
-    for module in network.modules():
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            nn.init.normal_(module.weight, 0.0, std)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            nn.init.normal_(module.weight, 1.0, std)
-        else:
-            continue
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

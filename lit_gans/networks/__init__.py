@@ -15,7 +15,9 @@ from lit_gans.networks.patch import PatchDiscriminator
 from lit_gans.networks.points import PointAutoencoder, PointDiscriminator, PointGenerator
 from lit_gans.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from lit_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from lit_gans.networks.rrdb import RRDBNet, UNetDiscriminator
 from lit_gans.networks.sagan import SAGANDiscriminator, SAGANGenerator, SelfAttention
+from lit_gans.networks.srresnet import MSRResNet, SRDiscriminator, SRResNet
 from lit_gans.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from lit_gans.networks.translator import ResNetTranslator
 from lit_gans.networks.unet import UNetGenerator
@@ -32,6 +34,7 @@ __all__ = (
     "MLPAutoencoder",
     "MLPDiscriminator",
     "MLPGenerator",
+    "MSRResNet",
     "Network",
     "PatchDiscriminator",
     "PointAutoencoder",
@@ -39,14 +42,18 @@ __all__ = (
     "PointGenerator",
     "R3GANDiscriminator",
     "R3GANGenerator",
+    "RRDBNet",
     "Reconstruction",
     "ResNetDiscriminator",
     "ResNetGenerator",
     "ResNetTranslator",
     "SAGANDiscriminator",
     "SAGANGenerator",
+    "SRDiscriminator",
+    "SRResNet",
     "SelfAttention",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "UNetDiscriminator",
     "UNetGenerator",
 )

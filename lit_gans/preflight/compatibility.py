@@ -167,19 +167,12 @@ def _squashed_logits(model: Any, trainer: Trainer) -> str | None:
     return None
 
 
-def _inputs(model: Any) -> tuple[Tensor, Tensor | None]:
-    """Two packs of latents, and their labels."""
-    rng, like = torch.Generator().manual_seed(0), next(model.generator.parameters(), torch.zeros(()))
-    z, y = model.draw_latents(2 * model.pack, rng).to(like), model.draw_labels(2 * model.pack, rng)
-    return z, y if y is None else y.to(like.device)
-
-
 @torch.no_grad()
 def _samples(model: Any) -> tuple[Tensor, Tensor | None]:
     """Two packs of generated images, and their labels."""
-    z, y = _inputs(model)
     with isolate_rng(), eval_mode(model):
-        return model.generate(z, y), y
+        images: tuple[Tensor, Tensor | None] = model.make(model.trial_inputs(2 * model.pack))
+    return images
 
 
 def _answer(model: Any) -> Tensor:
@@ -315,7 +308,7 @@ def _no_second_derivative(model: Any, trainer: Trainer) -> str | None:
 def _path(model: Any) -> tuple[Callable[..., Tensor], Tensor, Tensor | None]:
     """The function whose slopes are path lengths, and where: of w if the generator has it, else of z."""
     generator: Any = model.generator
-    z, y = _inputs(model)
+    z, y = model.trial_inputs(2 * model.pack)
     if not hasattr(generator, "synthesis"):
         return model.generate, z, y
     with torch.no_grad(), isolate_rng(), eval_mode(model):

@@ -5,6 +5,7 @@ from lit_gans.regularizers.gradient_penalty import GradientPenalty
 from lit_gans.regularizers.lecam import LeCam
 from lit_gans.regularizers.orthogonal import Orthogonal
 from lit_gans.regularizers.path_length import PathLength
+from lit_gans.regularizers.perceptual import PerceptualLoss
 from lit_gans.regularizers.r1 import R1, R2
 from lit_gans.regularizers.regularizer import Regularizer
 
@@ -17,5 +18,6 @@ __all__ = (
     "LeCam",
     "Orthogonal",
     "PathLength",
+    "PerceptualLoss",
     "Regularizer",
 )

@@ -57,7 +57,7 @@ class Consistency(Regularizer):
         ValueError: A negative weight, or none above 0.
     """
 
-    name, double_backward = "consistency", False
+    name, double_backward, moves_images = "consistency", False, True
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class LatentDiversity(Regularizer):
         every: Updates between two evaluations; the penalty is scaled by it.
     """
 
-    player, name, double_backward = "generator", "latent_diversity", False
+    player, name, double_backward, needs_latents = "generator", "latent_diversity", False, True
 
     def __init__(self, weight: float = 0.5, sigma: float = 0.05, every: int = 1) -> None:
         super().__init__(weight, every)

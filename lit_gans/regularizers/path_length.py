@@ -27,7 +27,7 @@ class PathLength(Regularizer):
         decay: Decay of the moving average a, 0.99 in appendix B.
     """
 
-    player, name, couples_samples = "generator", "path_length", True
+    player, name, couples_samples, needs_latents = "generator", "path_length", True, True
     asks_discriminator = False
     mean_length: Tensor
 

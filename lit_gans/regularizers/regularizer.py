@@ -35,6 +35,8 @@ class Regularizer(Recorded):
     name = "regularizer"
     double_backward = True  # whether it differentiates through a network's gradient (no compiled kernels then)
     asks_discriminator = True  # whether that may be the discriminator's; a penalty of the generator alone says no
+    needs_latents = False  # whether it asks the generator about latents of its own
+    moves_images = False  # whether it asks the discriminator about images that are flipped or shifted
     couples_samples = False  # whether it is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which it holds the discriminator
     slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where it takes slopes

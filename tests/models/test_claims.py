@@ -414,7 +414,7 @@ def test_lazy_penalties_of_stylegan2_are_the_eager_ones_in_expectation():
             for player in ("discriminator", "generator"):
                 model.reseed(0)
                 model.regularizers[1].mean_length.zero_()
-                terms = model.play(player, images(4), torch.ones(4, LATENT), None, step)
+                terms = model.play(player, images(4), Batch(torch.ones(4, LATENT)), step)
                 for key in sums.keys() & terms.keys():
                     sums[key] += terms[key].item()
         return sums

@@ -124,8 +124,7 @@ def play(model, player, n, seed, channels=1):
     model.reseed(seed)
     model.zero_grad()
     with frozen(list(model.discriminator.parameters())) if player == "generator" else nullcontext():
-        z, y_fake = model.draw_latents(n, model.rng), model.labels_of_fakes(real.y, n)
-        terms = model.play(player, real, z, y_fake, step=0)
+        terms = model.play(player, real, model.inputs_of(real), step=0)
         sum(terms.values()).backward()
     return terms, [p.grad for p in model.network(player).parameters()]
 

@@ -66,9 +66,9 @@ def vector_field(cls, **kwargs):
     model = cls(Point(), Slope(), latent_dim=1, **kwargs)
     real, z = torch.zeros(4, 1), torch.zeros(4, 1)
     y = torch.zeros(4, dtype=torch.int64) if model.num_classes else None
-    d_loss = sum(model.play("discriminator", Batch(real, y), z, y, step=None).values())
+    d_loss = sum(model.play("discriminator", Batch(real, y), Batch(z, y), step=None).values())
     (d_grad,) = torch.autograd.grad(d_loss, model.discriminator.psi)
-    g_loss = sum(model.play("generator", Batch(real, y), z, y, step=None).values())
+    g_loss = sum(model.play("generator", Batch(real, y), Batch(z, y), step=None).values())
     (g_grad,) = torch.autograd.grad(g_loss, model.generator.theta)
     return d_loss.item(), d_grad.item(), g_loss.item(), g_grad.item()
 

@@ -40,7 +40,7 @@ def gradients(model, monkeypatch, share, precision=torch.float64, step=0, other_
         y = torch.arange(8) % 3 if model.num_classes else None
         y_fake = (y + 1) % 3 if other_labels else y
         model.zero_grad()
-        terms = model.play("discriminator", Batch(real, y), z, y_fake, step)
+        terms = model.play("discriminator", Batch(real, y), Batch(z, y_fake), step)
         torch.stack(list(terms.values())).sum().backward()
     return terms, [p.grad.clone() for p in model.discriminator.parameters()]
 
@@ -110,7 +110,7 @@ def test_a_round_ends_with_an_error_too():
     model = build("GAN", regularizers=[Broken(1.0)])
     model.reseed(0)
     with pytest.raises(RuntimeError, match="broken"):
-        model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=0)
+        model.play("discriminator", images(8), Batch(torch.randn(8, LATENT)), step=0)
     assert model.round is None
 
 
@@ -119,7 +119,7 @@ def test_a_penalty_under_autocast_has_a_forward_pass_of_its_own_in_float32():
     model.discriminator.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     model.reseed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=0)
+        model.play("discriminator", images(8), Batch(torch.randn(8, LATENT)), step=0)
     assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
@@ -139,7 +139,7 @@ def test_validation_without_gradients():
     model = build("R3GAN", regularizers=[LeCam()])
     model.reseed(0)
     with torch.no_grad():
-        terms = model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=None)
+        terms = model.play("discriminator", images(8), Batch(torch.randn(8, LATENT)), step=None)
     assert terms["r1"] > 0
 
 
@@ -322,7 +322,7 @@ def test_a_loss_in_an_autocast_of_its_own_leaves_slopes_in_float32():
     model.__class__ = Own
     model.discriminator.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     model.reseed(0)
-    model.play("discriminator", images(8), torch.randn(8, LATENT), None, step=0)
+    model.play("discriminator", images(8), Batch(torch.randn(8, LATENT)), step=0)
     assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 

@@ -1,0 +1,299 @@
+"""Images to images: what all models share whose generator is given a picture in the place of noise."""
+
+from typing import Any, Literal, NoReturn
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from lit_gans.functional import Batch, Terms, pad_to_multiple
+from lit_gans.game.module import Player, parts_of
+from lit_gans.game.traits import Traits
+from lit_gans.models.gan import GAN
+from lit_gans.modules import buffers_kept, initialise, kept_modes
+from lit_gans.preflight.pairs import check_pairs
+
+__all__ = ("Translation",)
+
+
+class Translation(GAN):
+    """The game of pictures from pictures, and the root of its models.
+
+    A batch is ``(source, target)``: the picture that is given, and the one that is to be made of it. In both hooks
+    ``real`` is ``Batch(target, source)``, and ``fake`` is ``Batch(generator(source), source)``, the same for both
+    players of a step. The generator is any module with ``forward(source)`` → pictures in [-1, 1]. ``translate`` makes
+    pictures of any size; ``sample`` has nothing to draw from.
+
+    Args:
+        test_mode: How ``translate`` runs the generator: "eval", or "train", with dropout and the statistics of each
+            picture by itself. It is part of the checkpoint.
+        init_std: Standard deviation of the initial weights of both networks; None leaves them as they are given.
+        content_only: Whether the generator learns from its content terms alone while the discriminator rests: the
+            first of two stages, from whose checkpoint the second begins.
+        shares: Whether logging steps tell, as ``train/share_<term>``, how much of the gradient at the generated
+            pictures comes from each term of the generator's loss.
+        **kwargs: All other arguments of ``GAN``, without those about noise and labels.
+    """
+
+    traits = Traits(one_fake=True)
+    shows_source = True  # whether the discriminator sees the source beside the picture
+    content: tuple[str, ...] = ()  # the generator's terms that need no discriminator
+    begun = False  # whether the weights are those of an earlier stage
+    _example: Batch | None = None
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        test_mode: Literal["eval", "train"] = "eval",
+        init_std: float | None = None,
+        content_only: bool = False,
+        shares: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        name = type(self).__name__
+        for argument in ("latent_dim", "num_classes", "uniform_labels", "g_batch"):
+            if kwargs.get(argument) not in (None, False, 1, 128):
+                raise ValueError(f"{name} makes pictures of pictures, not of noise or labels: leave {argument} out")
+        if test_mode not in ("eval", "train"):
+            raise ValueError(f"test_mode must be eval or train, got {test_mode!r}")
+        if content_only and not self.content:
+            raise ValueError(f"{name} has no loss without its discriminator: leave content_only out")
+        if kwargs.get("augment") is not None and self.shows_source:
+            raise ValueError(
+                f"{name} shows the discriminator a picture beside its source, and augment would move the picture "
+                "alone: leave it out, and have the data flip and crop both"
+            )
+        for penalty in kwargs.get("regularizers") or ():
+            if penalty.needs_latents:
+                raise ValueError(f"{type(penalty).__name__} moves latents, and {name} has none: leave it out")
+            if penalty.moves_images and self.shows_source:
+                raise ValueError(
+                    f"{type(penalty).__name__} moves pictures alone, and {name} shows the discriminator a picture "
+                    "beside its source: leave it out"
+                )
+        if init_std is not None:
+            for network in (generator, discriminator):
+                initialise(network, init_std)
+        super().__init__(generator, discriminator, **kwargs)
+        self.test_mode, self.content_only, self.shares = test_mode, content_only, shares
+        if content_only:
+            self.resting = ("discriminator",)
+
+    # the game
+
+    def unpack_batch(self, batch: Any) -> Batch:
+        """Targets, and the sources that they are to be made of: of ``(source, target)``, or a dict with both.
+
+        Raises:
+            ValueError: if it is neither.
+        """
+        if isinstance(batch, dict):
+            batch = [batch.get("source"), batch.get("target")]
+        if not isinstance(batch, (list, tuple)) or len(batch) < 2 or not all(isinstance(x, Tensor) for x in batch[:2]):
+            raise ValueError(
+                f"{type(self).__name__} needs batches (source, target) of pictures, or a dict with 'source' and "
+                "'target': take PairedImageDataModule or UnpairedImageDataModule, or override unpack_batch(batch)"
+            )
+        return Batch(batch[1], batch[0])
+
+    def inputs_of(self, real: Batch, rng: torch.Generator | None = None) -> Batch:
+        """What the generator is given: the batch, whose sources it reads."""
+        return real
+
+    def make(self, inputs: Batch) -> Batch:
+        """What the generator makes of sources, and these."""
+        return Batch(self.generate(source_of(inputs)), inputs.y)
+
+    def region(self, x: Tensor, made: Tensor) -> Tensor:
+        """The part of targets that the generator makes: all of them."""
+        return x
+
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """What the discriminator returns after ``augment``, for pictures, beside their sources if it sees them."""
+        return super().judge(x, y if self.shows_source else None)
+
+    def play(
+        self, player: Player, real: Batch | Tensor, inputs: Batch, step: int | None, fake: Batch | None = None
+    ) -> Terms:
+        """As in ``Game``; logging steps tell the share that each term has in the generator's gradient."""
+        telling = player == "generator" and self.shares and step is not None and step >= 0 and self._logs(step)
+        if telling and fake is None:
+            fake = self.make(inputs)
+        terms = super().play(player, real, inputs, step, fake)
+        if telling and fake is not None and len(terms) > 1:
+            self.measured |= shares_of(terms, fake)
+        return terms
+
+    def log_losses(self, prefix: str, batch: Any, batch_idx: int) -> None:
+        """Play a round without learning from it, on as much of held-out pictures as the generator can halve."""
+        real = self.unpack_batch(batch)
+        target, source = real.x, source_of(real)
+        stride, scale = getattr(self.generator, "stride", 1), target.shape[-1] / source.shape[-1]
+        height, width = (side // stride * stride for side in source.shape[2:])
+        if height and width:
+            target = target[..., : int(height * scale), : int(width * scale)]
+            super().log_losses(prefix, (source[..., :height, :width], target), batch_idx)
+
+    # before training
+
+    def check_example(self, batch: Any) -> None:
+        """Refuse pictures and networks that do not fit."""
+        self._example = self.unpack_batch(batch)
+        check_pairs(self, self._example.part(slice(2)))
+
+    def trial_inputs(self, n: int) -> Batch:
+        """Pictures of the first batch.
+
+        Raises:
+            LookupError: if none could be looked at before training.
+        """
+        if self._example is None:
+            raise LookupError("no pictures could be looked at before training")
+        like = next(self.generator.parameters(), self._example.x)
+        few = torch.arange(n) % len(self._example.x)
+        return Batch(self._example.x[few].to(like), source_of(self._example)[few].to(like))
+
+    def fixed_inputs(self, n: int, real: Batch | None = None, seed: int = 0) -> Batch:
+        """The first pictures of a batch."""
+        assert real is not None, "a translation needs pictures to be looked at"
+        return real.part(slice(n))
+
+    # use
+
+    def settle_average(self) -> None:
+        """Batch statistics of the averaged generator are those of the live one."""
+        if self._average_moved:
+            with torch.no_grad():
+                for mine, live in zip(self.g_ema.buffers(), self.generator.buffers(), strict=True):
+                    mine.copy_(live)
+            self._average_moved = False
+
+    @torch.no_grad()
+    def translate(
+        self,
+        x: Tensor,
+        seed: int = 0,
+        ema: bool = True,
+        test_mode: Literal["eval", "train"] | None = None,
+        batch_size: int = 1,
+        direction: Literal["a2b", "b2a"] = "a2b",
+    ) -> Tensor:
+        """Pictures made of others of any size, float (N, C, H, W) in [-1, 1], without gradients.
+
+        Pictures that the generator cannot halve often enough are continued beyond their edges by reflection, and what
+        is made of that is cut off.
+
+        Args:
+            x: Sources (N, C, H, W) in [-1, 1].
+            seed: Seed of dropout in the mode "train", the same for each picture.
+            ema: Use the averaged generator where there is one.
+            test_mode: "eval" or "train", as the argument of the class; None for the model's own.
+            batch_size: Pictures at a time. With 1 a picture depends, to the last bit, on its source alone. In the mode
+                "train" it is always 1.
+            direction: "b2a" for the way back, of models that have one.
+
+        Raises:
+            ValueError: if there is no such direction or mode, or the pictures have other channels.
+        """
+        mode = test_mode or self.test_mode
+        if ema:
+            self.settle_average()
+        network = self.translator(ema, direction)
+        wanted = getattr(network, "in_channels", x.shape[1])
+        if x.ndim != 4 or x.shape[1] != wanted:
+            raise ValueError(f"sources must be (N, {wanted}, H, W), got {tuple(x.shape)}")
+        size = batch_size if mode == "eval" else 1
+        made = []
+        with isolate_rng(), kept_modes(network), buffers_kept(network):
+            network.train(mode == "train")
+            for rows in parts_of(len(x), -(-len(x) // size)):
+                torch.manual_seed(seed)
+                made.append(self.finish(self.whole(network, x[rows]), x[rows]))
+        return torch.cat(made)
+
+    def translator(self, ema: bool = True, direction: str = "a2b") -> nn.Module:
+        """The network that ``translate`` uses: the generator, averaged where there is an average."""
+        if direction != "a2b":
+            raise ValueError(f"{type(self).__name__} knows one direction, a2b, not {direction!r}")
+        network: nn.Module = getattr(self, "g_ema", self.generator) if ema else self.generator
+        return network
+
+    def whole(self, network: nn.Module, x: Tensor) -> Tensor:
+        """What a network makes of pictures of any size."""
+        padded = pad_to_multiple(x, getattr(network, "stride", 1))
+        made = self.picture(network, padded)
+        scale = made.shape[-1] // padded.shape[-1]
+        return made[..., : x.shape[-2] * scale, : x.shape[-1] * scale]
+
+    def picture(self, network: nn.Module, x: Tensor) -> Tensor:
+        """What a network, live or averaged, makes of sources when it is used."""
+        made: Tensor = network(x)
+        return made
+
+    def finish(self, made: Tensor, x: Tensor) -> Tensor:
+        """What is done to pictures made of sources at last: their values are clamped to [-1, 1]."""
+        return made.clamp(-1, 1)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Pictures (N, C, H, W) in [-1, 1] from sources."""
+        return self.generate(z)
+
+    def sample(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Nothing: these models have no noise to draw.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"{type(self).__name__} makes pictures of pictures: use model.translate(source), or the command translate"
+        )
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """What is made of the sources of a batch: pictures, or a tuple or dict that begins with them."""
+        if isinstance(batch, dict):
+            batch = batch["source"]
+        return self.translate(batch[0] if isinstance(batch, (list, tuple)) else batch)
+
+
+def source_of(batch: Batch) -> Tensor:
+    """The source pictures of a batch.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if batch.y is None:
+        raise ValueError("the batch has no source pictures: give Batch(target, source)")
+    return batch.y
+
+
+def shares_of(terms: Terms, fake: Batch) -> dict[str, Tensor]:
+    """Norm of each term's gradient at generated pictures, as a share of the sum of all norms."""
+    places = [x for x in fake if x is not None and x.requires_grad]
+    norms = {}
+    for name, term in terms.items():
+        gradients = torch.autograd.grad(term, places, retain_graph=True, allow_unused=True)
+        found = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+        norms[name] = torch.stack(found).sum().sqrt() if found else term.new_zeros(())
+    total = torch.stack(list(norms.values())).sum().clamp_min(1e-12)
+    return {f"share_{name}": norm / total for name, norm in norms.items()}
+
+
+def pasted(made: Tensor, source: Tensor) -> Tensor:
+    """Pictures whose hole is filled with what was made, and whose known pixels are those of the source, bit for bit.
+
+    Args:
+        made: Whole pictures (N, C, H, W).
+        source: The known pictures with their masks as the last channel, (N, C + 1, H, W); 1 is the hole.
+    """
+    return torch.where(source[:, -1:] > 0.5, made, source[:, :-1])
+
+
+def warn_of_beginning(model: Translation) -> None:
+    """Warn of a second stage of super-resolution that does not begin with the weights of the first."""
+    if not (model.content_only or model.begun or model.trainer.global_step):
+        rank_zero_warn(
+            f"{type(model).__name__} begins with untrained weights: without a first stage (content_only=True, and then "
+            "--init_from its checkpoint) the adversarial term mostly spoils the pictures"
+        )
