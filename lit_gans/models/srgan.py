@@ -67,11 +67,8 @@ class SRGAN(Translation):
         **kwargs: Any,
     ) -> None:
         kwargs |= {"g_lr": g_lr, "d_lr": d_lr, "betas": betas, "content_only": content_only}
-        own = (
-            []
-            if content_only
-            else [perceptual or PerceptualLoss(weights=(12.75**-2,), norm="l2", before_activation=False)]
-        )
+        paper = PerceptualLoss(weights=(12.75**-2,), norm="l2", before_activation=False)
+        own = [] if content_only else [perceptual or paper]
         super().__init__(generator, discriminator, regularizers=[*own, *(regularizers or ())], **kwargs)
         self.pixel_weight = float(content_only) if pixel_weight is None else pixel_weight
         not_negative(adversarial_weight=adversarial_weight, pixel_weight=self.pixel_weight)
