@@ -9,6 +9,14 @@ from lit_gans.networks.autoencoder import (
 )
 from lit_gans.networks.biggan import BigGANDiscriminator, BigGANGenerator
 from lit_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from lit_gans.networks.inpainting import (
+    ContextEncoderDiscriminator,
+    ContextEncoderGenerator,
+    GatedConv2d,
+    GatedGenerator,
+    PartialConv2d,
+    SNPatchDiscriminator,
+)
 from lit_gans.networks.layers import Answer, Network
 from lit_gans.networks.mlp import MLPDiscriminator, MLPGenerator
 from lit_gans.networks.patch import PatchDiscriminator
@@ -28,14 +36,19 @@ __all__ = (
     "BEGANGenerator",
     "BigGANDiscriminator",
     "BigGANGenerator",
+    "ContextEncoderDiscriminator",
+    "ContextEncoderGenerator",
     "DCGANAutoencoder",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "GatedConv2d",
+    "GatedGenerator",
     "MLPAutoencoder",
     "MLPDiscriminator",
     "MLPGenerator",
     "MSRResNet",
     "Network",
+    "PartialConv2d",
     "PatchDiscriminator",
     "PointAutoencoder",
     "PointDiscriminator",
@@ -49,6 +62,7 @@ __all__ = (
     "ResNetTranslator",
     "SAGANDiscriminator",
     "SAGANGenerator",
+    "SNPatchDiscriminator",
     "SRDiscriminator",
     "SRResNet",
     "SelfAttention",
