@@ -5,6 +5,7 @@ from lit_gans.callbacks import SampleGrid as SampleGrid
 from lit_gans.callbacks import StopOnPlateau as StopOnPlateau
 from lit_gans.data import ImageDataModule as ImageDataModule
 from lit_gans.data import PairedImageDataModule as PairedImageDataModule
+from lit_gans.data import UnpairedImageDataModule as UnpairedImageDataModule
 from lit_gans.functional import Batch as Batch
 from lit_gans.guard import *
 from lit_gans.metrics import ClassStatistics as ClassStatistics

@@ -7,7 +7,7 @@ from pathlib import Path
 from lit_gans.data.files import SUFFIXES, Header, ImageFiles, common_channels, complaints, some
 from lit_gans.data.pictures import FilePictures, common_folders, stem
 
-__all__ = ("Folder", "share_of")
+__all__ = ("Folder", "partners", "share_of")
 
 
 class Folder:
@@ -36,7 +36,7 @@ class Folder:
             FileNotFoundError: If there are none.
             ValueError: If it is a damaged .zip.
         """
-        if self.root.is_file() and self.root.suffix.lower() in SUFFIXES:
+        if self.single:
             return ImageFiles(self.root.parent, [self.root.name])
         try:
             return ImageFiles(self.root, lenient=True)
@@ -74,11 +74,21 @@ class Folder:
         """Unreadable files and files of other channels, a sentence each."""
         return [self._renamed(sentence) for sentence in complaints(self.headers, self.files.root, self.asked, size=1)]
 
-    def small(self, least: int, load_size: int | None) -> list[str]:
-        """Files whose shorter side is below ``least`` pixels, unless they are resized."""
-        if load_size is not None:
+    @property
+    def single(self) -> bool:
+        """Whether it is one picture file, which was named itself."""
+        return self.root.is_file() and self.root.suffix.lower() in SUFFIXES
+
+    def too_small(self, least: int, load_size: int | None, halves: bool = False) -> list[str]:
+        """The sentence on files whose shorter side is below ``least`` pixels, if there are any and none is resized."""
+        sides = {name: min(h.width // 2 if halves else h.width, h.height) for name, h in self.good.items()}
+        small = [f"{name} ({side} px)" for name, side in sides.items() if side < least]
+        if not small or load_size is not None:
             return []
-        return [f"{name} ({h.width}x{h.height})" for name, h in self.good.items() if min(h.width, h.height) < least]
+        return [
+            f"{len(small)} of {len(self)} pictures in {self.root} are smaller than image_size {least}: {some(small)}; "
+            f"set image_size to at most {min(sides.values())}, resize with load_size, or remove them"
+        ]
 
     def twins(self) -> list[str]:
         """Names without their ending that several files have."""

@@ -1,7 +1,7 @@
 """Pairs of pictures by number, cut and turned alike, and the loader that gives them in batches."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from lit_gans.data.loader import Batch, ResumableLoader
 from lit_gans.data.loader import _pixels as pixels
-from lit_gans.data.pictures import Pictures, cut, one_size
+from lit_gans.data.pictures import Pictures, Stored, cut, one_size, stack, with_channels
 from lit_gans.data.tasks import Task
 
-__all__ = ("Key", "PairLoader", "PairSource", "Pairs", "View")
+__all__ = ("Key", "PairLoader", "PairSource", "Pairs", "Unpaired", "View", "draw_from")
 
 _HELD_OUT = (0, 0, 0)
-_GEOMETRY, _TASK, _MASK = 1, 2, 3  # streams of random numbers of one pair
+_MOVES, TASK, _MASK, _ORDER = 1, 2, 3, 4  # purposes of random numbers
+_TOP, _LEFT, _MIRROR, _TURN = range(4)
 
 
 class Key(NamedTuple):
@@ -52,9 +53,9 @@ class PairSource(Protocol):
         ...
 
 
-def draw_from(key: Key | None, index: int, stream: int) -> np.random.Generator:
+def draw_from(key: Key | None, index: int, purpose: int) -> np.random.Generator:
     """A generator of its own for each seed, epoch, pair and purpose; for held-out pairs the same always."""
-    return np.random.default_rng((*(key or _HELD_OUT), index + 1, stream + 4 * (key is None)))
+    return np.random.default_rng((*(key or _HELD_OUT), index + 1, purpose + 8 * (key is None)))
 
 
 class Pairs:
@@ -86,7 +87,7 @@ class Pairs:
         self.scale = scale
         self.view = view
         self.channels = channels or (sources.channels if sources is not None else task.channels(targets.channels))
-        self.one_size = one_size(targets) is not None
+        self.one_size = view.size is not None or one_size(targets) is not None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -107,6 +108,10 @@ class Pairs:
             indices: Numbers of the pairs.
             key: What is drawn depends on it; None for pairs as validation has them.
         """
+        if self._looked_up:
+            assert self.sources is not None
+            mirrored = moves(key, len(self))[indices.numpy(), _MIRROR] < 0.5 if key and self.view.flip else None
+            return looked_up(self.sources, indices, mirrored), looked_up(self.targets, indices, mirrored)
         drawn = [self._drawn(index, key) for index in indices.tolist()]
         sources, targets, masks = zip(*drawn, strict=True)
         source, target = (pixels(torch.stack(side), None) for side in (sources, targets))
@@ -115,21 +120,37 @@ class Pairs:
             source = torch.cat([source.masked_fill_(holes, 0), holes.float()], 1)
         return source, target
 
+    @cached_property
+    def _looked_up(self) -> bool:
+        """Whether batches are a mere look-up in memory: whole pictures without a mask, at most mirrored."""
+        height, width = self.targets.size(0)
+        return (
+            self.task.mask is None
+            and self.sources is not None
+            and self.sources.channels == self.channels
+            and at_hand(self.sources, self.view._replace(size=None))
+            and at_hand(self.targets, self.view)
+            and height % self.scale == width % self.scale == 0
+        )
+
     def _drawn(self, index: int, key: Key | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Source, target and mask of the window shown, mirrored and turned alike."""
         whole = cut(self.targets.picture(index), self.scale)
         height, width = whole.shape[1:]
-        moves = draw_from(key, index, _GEOMETRY) if key and self.view != View() else None
-        top, left, h, w = window(height, width, self.view.size, self.scale, moves)
+        move = moves(key, len(self))[index].tolist() if key and self.view != View() else None
+        top, left, h, w = window(height, width, self.view.size, self.scale, move)
         target = whole[:, top : top + h, left : left + w]
         source = self._source(index, key, whole, (top, left, h, w))
         if source.shape[0] != self.channels:
-            source = source.expand(self.channels, -1, -1)
+            source = with_channels(source, self.channels)
         mask = None
         if self.task.mask is not None:
-            mask = self.task.mask(*source.shape[1:], draw_from(key, index, _MASK))
-        turn = turning(self.view, moves)
-        return turn(source), turn(target), None if mask is None else turn(mask)
+            mask = self.task.mask(source.shape[1], source.shape[2], draw_from(key, index, _MASK))
+        return (
+            turned(source, self.view, move),
+            turned(target, self.view, move),
+            None if mask is None else turned(mask, self.view, move),
+        )
 
     def _source(self, index: int, key: Key | None, target: Tensor, shown: tuple[int, int, int, int]) -> Tensor:
         top, left, h, w = (side // self.scale for side in shown)
@@ -138,33 +159,129 @@ class Pairs:
         margin = self.task.margin  # a window of a made picture is not that of a picture made of a window
         upper, outer = max(0, shown[0] - margin), max(0, shown[1] - margin)
         around = target[:, upper : shown[0] + shown[2] + margin, outer : shown[1] + shown[3] + margin]
-        made = self.task(around[None], draw_from(key, index, _TASK))[0]
+        made = self.task(around[None], draw_from(key, index, TASK))[0]
         top, left = top - upper // self.scale, left - outer // self.scale
         return made[:, top : top + h, left : left + w]
 
 
+class Unpaired:
+    """Pictures of two sides that do not belong together; which ones meet is drawn for each epoch.
+
+    Every picture of the longer side is seen once in an epoch, those of the other side as often as one another, but for
+    what does not divide.
+
+    Args:
+        a: Pictures of side A, the sources.
+        b: Pictures of side B, the targets.
+        view: The part that is shown, drawn for each side by itself.
+        length: Pairs in an epoch; None for the number of pictures of the longer side.
+    """
+
+    labels = None
+
+    def __init__(
+        self,
+        a: Pictures,
+        b: Pictures,
+        view: View = View(),  # noqa: B008  # immutable
+        length: int | None = None,
+    ) -> None:
+        self.sources = a
+        self.targets = b
+        self.view = view
+        self.length = length or max(len(a), len(b))
+        self.one_size = view.size is not None or None not in (one_size(a), one_size(b))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def name(self, index: int) -> str:
+        """What a person calls the two pictures that validation shows together."""
+        a, b = self.sources.name(index % len(self.sources)), self.targets.name(index % len(self.targets))
+        return f"{a}, {b}"
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """A picture of A and one of B as validation has them, uint8 (C, H, W); the shorter side begins again."""
+        return self._shown(self.sources, index, None), self._shown(self.targets, index, None)
+
+    def batch(self, indices: Tensor, key: Key | None = None) -> tuple[Tensor, Tensor]:
+        """Pictures of A and of B, float32 NCHW in [-1, 1].
+
+        Args:
+            indices: Numbers of the pairs.
+            key: What is drawn depends on it; None for pairs as validation has them.
+        """
+        a, b = (self._side(n, indices.tolist(), key) for n in (0, 1))
+        return a, b
+
+    def _side(self, n: int, indices: list[int], key: Key | None) -> Tensor:
+        """The pictures of one side of a batch."""
+        side = (self.sources, self.targets)[n]
+        if not self._looked_up[n]:
+            return pixels(torch.stack([self._shown(side, index, key, n) for index in indices]), None)
+        mirrored = moves(key, self.length, n)[indices, _MIRROR] < 0.5 if key and self.view.flip else None
+        numbers = np.asarray(indices) % len(side) if key is None else meeting(key, n, len(side), self.length)[indices]
+        return looked_up(side, torch.from_numpy(numbers), mirrored)
+
+    @cached_property
+    def _looked_up(self) -> tuple[bool, bool]:
+        """Of each side, whether a batch is a mere look-up in memory: whole pictures, at most mirrored."""
+        return at_hand(self.sources, self.view), at_hand(self.targets, self.view)
+
+    def _shown(self, side: Pictures, index: int, key: Key | None, n: int = 0) -> Tensor:
+        number = index % len(side) if key is None else int(meeting(key, n, len(side), self.length)[index])
+        picture = side.picture(number)
+        move = moves(key, self.length, n)[index].tolist() if key and self.view != View() else None
+        top, left, h, w = window(picture.shape[1], picture.shape[2], self.view.size, 1, move)
+        return turned(picture[:, top : top + h, left : left + w], self.view, move)
+
+
+def at_hand(pictures: Pictures, view: View) -> bool:
+    """Whether whole pictures in memory are what is shown, at most mirrored."""
+    if view.rotate or not isinstance(pictures, Stored) or not isinstance(pictures.pictures, Tensor):
+        return False
+    return view.size is None or pictures.size(0) == (view.size, view.size)
+
+
+def looked_up(pictures: Pictures, indices: Tensor, mirrored: np.ndarray | None) -> Tensor:
+    """Pictures of one size as a batch in [-1, 1], some mirrored."""
+    return pixels(stack(pictures, indices.tolist()), None if mirrored is None else torch.from_numpy(mirrored))
+
+
+@lru_cache(maxsize=4)
+def moves(key: Key, count: int, side: int = 0) -> np.ndarray:
+    """Four numbers in [0, 1) for each of ``count`` pairs: top, left, mirror, turn."""
+    return np.random.default_rng((*key, 0, _MOVES + 8 * side)).random((count, 4))
+
+
+@lru_cache(maxsize=4)
+def meeting(key: Key, side: int, count: int, length: int) -> np.ndarray:
+    """Which of ``count`` pictures of a side comes at each of ``length`` places, each as often as the others."""
+    if side == 0 and count == length:
+        return np.arange(length)
+    rng = np.random.default_rng((*key, 0, _ORDER + 8 * side))
+    return np.concatenate([rng.permutation(count) for _ in range(-(-length // count))])[:length]
+
+
 def window(
-    height: int, width: int, size: int | None, step: int, draw: np.random.Generator | None
+    height: int, width: int, size: int | None, step: int, move: Sequence[float] | None
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of the part that is shown; its corner is at multiples of ``step``."""
     if size is None:
         return 0, 0, height, width
     rows, columns = (height - size) // step, (width - size) // step
-    if draw is None:
+    if move is None:
         return rows // 2 * step, columns // 2 * step, size, size
-    return int(draw.integers(rows + 1)) * step, int(draw.integers(columns + 1)) * step, size, size
+    return int(move[_TOP] * (rows + 1)) * step, int(move[_LEFT] * (columns + 1)) * step, size, size
 
 
-def turning(view: View, draw: np.random.Generator | None) -> Callable[[Tensor], Tensor]:
-    """What mirrors and turns pictures (C, H, W), all alike."""
-    mirror = draw is not None and view.flip and draw.random() < 0.5
-    quarters = int(draw.integers(4)) if draw is not None and view.rotate else 0
-
-    def turn(picture: Tensor) -> Tensor:
-        picture = picture.flip(-1) if mirror else picture
-        return picture.rot90(quarters, (-2, -1)) if quarters else picture
-
-    return turn
+def turned(picture: Tensor, view: View, move: Sequence[float] | None) -> Tensor:
+    """A picture (C, H, W), mirrored and turned as the move says."""
+    if move is None:
+        return picture
+    if view.flip and move[_MIRROR] < 0.5:
+        picture = picture.flip(-1)
+    return picture.rot90(int(4 * move[_TURN]), (-2, -1)) if view.rotate else picture
 
 
 class PairLoader(ResumableLoader):

@@ -1,11 +1,11 @@
 """Pairs of pictures for models that turn one picture into another."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
@@ -13,26 +13,26 @@ from lit_gans.data.datamodule import MEMORY_LIMIT, DataSet, ImageDataModule, Spl
 from lit_gans.data.files import some
 from lit_gans.data.folders import Folder, partners, share_of
 from lit_gans.data.own import is_own
-from lit_gans.data.pairing import _TASK, PairLoader, Pairs, View, draw_from
+from lit_gans.data.pairing import TASK, PairLoader, Pairs, View, draw_from
 from lit_gans.data.pictures import (
     Halves,
     Made,
     Pictures,
     Resized,
-    Some,
     SourcePictures,
     Stored,
+    decoded_bytes,
     in_order,
     one_size,
     stored,
     with_channels,
 )
 from lit_gans.data.points import is_plane
-from lit_gans.data.sources import ArrayImages, spread
+from lit_gans.data.sources import ArrayImages, Source, spread
 from lit_gans.data.tasks import Task, parse_task
 from lit_gans.errors import nearest
 
-__all__ = ("PairedImageDataModule",)
+__all__ = ("PairData", "PairedImageDataModule")
 
 Halving = Literal["left_to_right", "right_to_left"]
 ValView = Literal["whole", "centre", "fit"]
@@ -62,6 +62,14 @@ class PairData(LightningDataModule):
         size, load = self.hparams["image_size"], self.hparams["load_size"]
         if size is not None and load is not None and load < size:
             raise ValueError(f"load_size {load} is smaller than image_size {size}: windows are cut after resizing")
+
+    def _check_view(self) -> None:
+        if self.hparams["val_view"] not in get_args(ValView):
+            raise ValueError(
+                f"unknown val_view {self.hparams['val_view']!r}: {nearest(self.hparams['val_view'], get_args(ValView))}"
+            )
+        if self.hparams["val_view"] != "whole" and self.hparams["image_size"] is None:
+            raise ValueError(f"val_view {self.hparams['val_view']} shows windows of image_size: give it")
 
     def setup(self, stage: str | None = None) -> None:
         """Read what ``stage`` (fit, validate, test; None for all) needs, and refuse what cannot be trained on."""
@@ -119,7 +127,7 @@ class PairData(LightningDataModule):
     def _place(self, *sides: Pictures | None) -> list[Any]:
         """Decode into memory what fits, and look at a sample of what does not."""
         known = [side for side in sides if side is not None and not isinstance(side, Stored)]
-        bytes_ = sum(side.channels * h * w for side in known for h, w in map(side.size, range(len(side))))
+        bytes_ = sum(map(decoded_bytes, known))
         if self.in_memory if self.in_memory is not None else bytes_ <= MEMORY_LIMIT:
             return [side if side is None else stored(side) for side in sides]
         for side in known:
@@ -240,18 +248,16 @@ class PairedImageDataModule(PairData):
         ways = {"source_root": self.source_root, "side_by_side": self.side_by_side, "task": self.hparams["task"]}
         given = [name for name, value in ways.items() if value is not None]
         if len(given) != 1:
+            mend = f"leave out all but one of {', '.join(given)}" if given else "give one"
             raise ValueError(
                 "sources come from one of source_root (a folder of them), side_by_side (halves of each picture) or "
-                f"task (made of the targets): {'give one' if not given else 'leave out all but one of ' + ', '.join(given)}"
+                f"task (made of the targets): {mend}"
             )
         if self.side_by_side not in (None, *get_args(Halving)):
             raise ValueError(
                 f"unknown side_by_side {self.side_by_side!r}: {nearest(self.side_by_side, get_args(Halving))}"
             )
-        if self.val_view not in get_args(ValView):
-            raise ValueError(f"unknown val_view {self.val_view!r}: {nearest(self.val_view, get_args(ValView))}")
-        if self.val_view != "whole" and self._image_size is None:
-            raise ValueError(f"val_view {self.val_view} shows windows of image_size: give it")
+        self._check_view()
         if self.dataset != "folder":
             alone = ("source_root", "side_by_side", "val_root", "val_source_root", "held_out")
             for name in (name for name in alone if self.hparams[name]):
@@ -337,8 +343,8 @@ class PairedImageDataModule(PairData):
         """
         if self._image_size is not None:
             return self._image_size
-        pairs = self.pairs("train")
-        size = one_size(pairs.targets)
+        base = self._base("train")
+        size = None if base is None else one_size(base[0])
         if size is None:
             raise ValueError(f"the pictures in {self.root} have several sizes: set image_size (--data.image_size)")
         return min(side - side % self.scale for side in size)
@@ -382,25 +388,11 @@ class PairedImageDataModule(PairData):
             )
         least = self._image_size
         if least is not None and (not held_out or self.val_view == "centre"):
-            found += self._too_small(targets, least)
+            found += targets.too_small(least, self.load_size, halves=self.side_by_side is not None)
         sizes = {(h.height, h.width) for h in targets.good.values()}
         if least is None and self.batch_size > 1 and len(sizes) > 1 and not held_out:
-            found.append(
-                f"the pictures in {targets.root} have {len(sizes)} different sizes: set image_size (--data.image_size) "
-                "to train on windows of them, or batch_size=1"
-            )
+            found.append(several_sizes(targets, len(sizes)))
         return found
-
-    def _too_small(self, targets: Folder, least: int) -> list[str]:
-        half = 2 if self.side_by_side else 1
-        sides = {name: min(h.width // half, h.height) for name, h in targets.good.items()}
-        small = [f"{name} ({side} px)" for name, side in sides.items() if side < least]
-        if not small or self.load_size is not None:
-            return []
-        return [
-            f"{len(small)} of {len(targets)} pictures in {targets.root} are smaller than image_size {least}: "
-            f"{some(small)}; set image_size to at most {min(sides.values())}, resize them with load_size, or remove them"
-        ]
 
     def _uneven(self, sources: Folder, targets: Folder, together: list[tuple[int, int]]) -> list[str]:
         """Pairs whose sizes are not at the scale of the others."""
@@ -448,10 +440,10 @@ class PairedImageDataModule(PairData):
         base = self._bases[key]
         if base is None or not (self.task.random and held_out):
             return base
-        if (*key, "made") not in self._bases:
+        if (key, "made") not in self._bases:
             made = self._made(base[0])
-            self._bases[*key, "made"] = (base[0], made if split == "train" else self._place(made)[0])
-        return self._bases[*key, "made"]
+            self._bases[key, "made"] = (base[0], made if split == "train" else self._place(made)[0])
+        return self._bases[key, "made"]
 
     def _read(self, split: Split, load_size: int | None) -> tuple[Pictures, Pictures | None] | None:
         opened = self._open_folder(split) if self.dataset == "folder" else self._open_images(split)
@@ -476,15 +468,13 @@ class PairedImageDataModule(PairData):
 
     def _made(self, targets: Pictures) -> Made:
         """Sources that the task makes of whole targets; what it draws depends on their number alone."""
-        make = partial(self._make, channels=self._plain_channels)
-        return Made(targets, make, self._plain_channels, self.task.scale, single=self.task.random)
-
-    def _make(self, images: Tensor, indices: Any, channels: int) -> Tensor:
-        draw = draw_from(None, indices[0], _TASK) if self.task.random else None
-        return with_channels(self.task(images, draw), channels)
+        channels = self._plain_channels
+        made = partial(made_of, task=self.task, channels=channels)
+        return Made(targets, made, channels, self.task.scale, single=self.task.random)
 
     def _open_images(self, split: Split) -> tuple[Pictures, None] | None:
-        return None if (found := images_of(self._images, split, self._channels)) is None else (found, None)
+        source = self._images.source(split)
+        return None if source is None else (pictures_of(source, self._channels), None)
 
     def _open_folder(self, split: Split) -> tuple[Pictures, Pictures | None] | None:
         targets, sources, training = self._targets, self._sources, split == "train"
@@ -519,14 +509,25 @@ class PairedImageDataModule(PairData):
         return identity
 
 
-def images_of(module: ImageDataModule, split: Split, channels: int | None) -> Pictures | None:
-    """The images of a data set as pictures; None where there is no such split."""
-    source = module.source(split)
-    if source is None:
-        return None
+def made_of(images: Tensor, indices: Sequence[int], task: Task, channels: int, side: int = 0) -> Tensor:
+    """What a task makes of whole pictures, where what it draws depends on their number alone."""
+    draw = draw_from(None, indices[0], TASK + 16 * side) if task.random else None
+    return with_channels(task(images, draw), channels)
+
+
+def pictures_of(source: Source, channels: int | None = None) -> Pictures:
+    """The images of a data set as pictures."""
     if isinstance(source, ArrayImages) and source.ready and channels in (None, source.shape[0]):
         return Stored(source.array, [source.name(i) for i in range(len(source))])
     return SourcePictures(source, channels)
+
+
+def several_sizes(folder: Folder, sizes: int) -> str:
+    """The sentence on pictures that make no batch."""
+    return (
+        f"the pictures in {folder.root} have {sizes} different sizes: set image_size (--data.image_size) to train on "
+        "windows of them, or batch_size=1"
+    )
 
 
 def check_dataset(dataset: str) -> None:
@@ -546,7 +547,7 @@ def indivisible(size: int, scale: int) -> str:
 
 def at_scale(small: tuple[int, int], large: tuple[int, int], scale: int) -> bool:
     """Whether two sizes (height, width) differ by the scale; the larger may have some pixels that are cut off."""
-    return all(l // scale <= s <= -(-l // scale) for s, l in zip(small, large, strict=True))
+    return all(big // scale <= side <= -(-big // scale) for side, big in zip(small, large, strict=True))
 
 
 def common_scale(sources: Folder, targets: Folder, together: list[tuple[int, int]]) -> int:

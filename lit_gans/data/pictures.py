@@ -11,10 +11,29 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from lit_gans.data.files import ImageFiles, UnreadableError, to_mode, unreadable
+from lit_gans.data.files import ImageFiles, UnreadableError, to_mode
 from lit_gans.data.sources import Source, tensor
 
-__all__ = ("FilePictures", "Halves", "Made", "Pictures", "Resized", "Some", "SourcePictures", "Stored", "stored")
+__all__ = (
+    "FilePictures",
+    "Halves",
+    "Made",
+    "Pictures",
+    "Resized",
+    "Some",
+    "SourcePictures",
+    "Stored",
+    "common_folders",
+    "cut",
+    "decoded_bytes",
+    "in_order",
+    "one_size",
+    "stack",
+    "stem",
+    "stored",
+    "thumbnail",
+    "with_channels",
+)
 
 _CHUNK = 256
 _Result = TypeVar("_Result")
@@ -203,10 +222,19 @@ class Resized:
 
     def picture(self, index: int) -> Tensor:
         """The resized picture."""
-        picture, size = self.pictures.picture(index), self.size(index)
-        if tuple(picture.shape[1:]) == size:
-            return picture
-        return tvf.resize(picture, list(size), interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
+        return self._resize(self.pictures.picture(index), self.size(index))
+
+    def stack(self, indices: Sequence[int]) -> Tensor:
+        """Several at once, where they are of one size."""
+        if one_size(self.pictures) is None:
+            return torch.stack([self.picture(i) for i in indices])
+        return self._resize(stack(self.pictures, indices), self.size(indices[0]))
+
+    @staticmethod
+    def _resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+        if tuple(pictures.shape[-2:]) == size:
+            return pictures
+        return tvf.resize(pictures, list(size), interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
 
     def name(self, index: int) -> str:
         """That of the picture."""
@@ -339,8 +367,19 @@ def in_order(work: Callable[..., _Result], items: Sequence[object]) -> list[_Res
 
 def one_size(pictures: Pictures) -> tuple[int, int] | None:
     """Height and width, if they are the same for all pictures."""
+    if isinstance(pictures, SourcePictures) or (isinstance(pictures, Stored) and isinstance(pictures.pictures, Tensor)):
+        return pictures.size(0)
+    if isinstance(pictures, Some | Halves | Resized | Made) and one_size(pictures.pictures) is not None:
+        return pictures.size(0)
     sizes = {pictures.size(i) for i in range(len(pictures))}
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def decoded_bytes(pictures: Pictures) -> int:
+    """Bytes that all pictures take in memory."""
+    if (size := one_size(pictures)) is not None:
+        return len(pictures) * pictures.channels * size[0] * size[1]
+    return pictures.channels * sum(h * w for h, w in map(pictures.size, range(len(pictures))))
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
@@ -375,16 +414,3 @@ def thumbnail(picture: Tensor) -> Image.Image:
     """A picture as Pillow has it, RGB."""
     array: np.ndarray = with_channels(picture[:3] if picture.shape[0] > 3 else picture, 3).permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-__all__ += (
-    "common_folders",
-    "cut",
-    "in_order",
-    "one_size",
-    "stack",
-    "stem",
-    "thumbnail",
-    "unreadable",
-    "with_channels",
-)

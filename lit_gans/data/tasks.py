@@ -1,6 +1,6 @@
 """Tasks: what makes the source of a pair out of its target."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,7 +63,14 @@ class Downscale(Step):
         return imresize(images, 1 / self.scale)
 
 
-STEPS: dict[str, Callable[..., Step]] = {"downscale": Downscale, "grey": Grey}
+class Invert(Step):
+    """White becomes black, and each colour its complement."""
+
+    def __call__(self, images: Tensor, draw: Draw, goal: tuple[int, int]) -> Tensor:
+        return 255 - images
+
+
+STEPS: dict[str, Callable[..., Step]] = {"downscale": Downscale, "grey": Grey, "invert": Invert}
 TASKS = (*sorted(STEPS), "mask")
 
 
