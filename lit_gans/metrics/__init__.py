@@ -13,14 +13,22 @@ from lit_gans.metrics.extractors import (
 from lit_gans.metrics.frechet import FrechetDistance, Moments, frechet_distance
 from lit_gans.metrics.inception_score import InceptionScore, inception_score
 from lit_gans.metrics.kernel import KernelDistance, kernel_distance
+from lit_gans.metrics.lpips import LPIPS
 from lit_gans.metrics.modes import ModeCoverage, PointModes, StackedDigits, modes_of, reverse_kl
+from lit_gans.metrics.pictures import L1, PictureMetric, absolute_error
 from lit_gans.metrics.prdc import Manifold, PrecisionRecall, precision_recall
 from lit_gans.metrics.protocol import PROTOCOLS, Protocol, differences, load_protocol
+from lit_gans.metrics.psnr import PSNR, psnr
 from lit_gans.metrics.reference import Reference, real_statistics
+from lit_gans.metrics.ssim import SSIM, ssim
 
 __all__ = (
+    "L1",
+    "LPIPS",
     "METRICS",
     "PROTOCOLS",
+    "PSNR",
+    "SSIM",
     "ClassStatistics",
     "Classifier",
     "Evaluation",
@@ -34,12 +42,14 @@ __all__ = (
     "ModeCoverage",
     "ModuleExtractor",
     "Moments",
+    "PictureMetric",
     "PointModes",
     "PrecisionRecall",
     "Protocol",
     "Reference",
     "Result",
     "StackedDigits",
+    "absolute_error",
     "differences",
     "frechet_distance",
     "inception_score",
@@ -48,6 +58,8 @@ __all__ = (
     "load_protocol",
     "modes_of",
     "precision_recall",
+    "psnr",
     "real_statistics",
     "reverse_kl",
+    "ssim",
 )

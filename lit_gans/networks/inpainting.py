@@ -239,8 +239,8 @@ class GatedGenerator(ImageTranslator):
         if base_channels < 2 or base_channels % 2:
             raise ValueError(f"base_channels={base_channels} must be even: half of them are gates.")
         self.in_channels, self.out_channels, self.stride, self.smallest = channels + 1, channels, 4, 4
-        # Each network: kernels of 5, 3, 3, 3 at full size reach 5 pixels, three of 3 at half of it 6, four at a quarter 16
-        # and the dilated ones there 4 * 30; a kernel after nearest neighbours reaches 2 at full size, 4 at half of it.
+        # Each network: kernels of 5, 3, 3, 3 at full size reach 5 pixels, three at half of it 6, four at a quarter 16,
+        # dilated ones there 4 * 30; a kernel after nearest neighbours reaches 2 at full size, 4 at half of it.
         self.receptive_radius = 2 * (5 + 6 + 16 + 120 + 2 + 4)
         self.coarse, self.refine = (_filler(channels + 1, base_channels, channels) for _ in range(2))
 
