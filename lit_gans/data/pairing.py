@@ -7,13 +7,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
 
 from lit_gans.data.loader import Batch, ResumableLoader
 from lit_gans.data.loader import _pixels as pixels
+from lit_gans.data.masks import Place
 from lit_gans.data.pictures import Pictures, Stored, cut, one_size, stack, with_channels
-from lit_gans.data.tasks import Task
+from lit_gans.data.tasks import Matte, Task
 
-__all__ = ("Key", "PairLoader", "PairSource", "Pairs", "Unpaired", "View", "draw_from")
+__all__ = ("TASK", "Key", "Mattes", "PairLoader", "PairSource", "Pairs", "Unpaired", "View", "draw_from")
 
 _HELD_OUT = (0, 0, 0)
 _MOVES, TASK, _MASK, _ORDER = 1, 2, 3, 4  # purposes of random numbers
@@ -68,6 +70,7 @@ class Pairs:
         scale: Side of a target over that of its source; targets are cut to multiples of it.
         view: The part that is shown.
         channels: Of the sources, without the mask.
+        stems: Name of each pair, by which it finds its mask.
     """
 
     labels = None
@@ -80,6 +83,7 @@ class Pairs:
         scale: int = 1,
         view: View = View(),  # noqa: B008  # immutable
         channels: int | None = None,
+        stems: Sequence[str] = (),
     ) -> None:
         self.targets = targets
         self.sources = sources
@@ -88,6 +92,7 @@ class Pairs:
         self.view = view
         self.channels = channels or (sources.channels if sources is not None else task.channels(targets.channels))
         self.one_size = view.size is not None or one_size(targets) is not None
+        self.stems = stems
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -145,7 +150,10 @@ class Pairs:
             source = with_channels(source, self.channels)
         mask = None
         if self.task.mask is not None:
-            mask = self.task.mask(source.shape[1], source.shape[2], draw_from(key, index, _MASK))
+            rows, columns, high, wide = (side // self.scale for side in (top, left, h, w))
+            whole_size = (height // self.scale, width // self.scale)
+            place = Place(high, wide, rows, columns, whole_size, self.stems[index] if self.stems else "")
+            mask = self.task.mask(place, draw_from(key, index, _MASK))
         return (
             turned(source, self.view, move),
             turned(target, self.view, move),
@@ -162,6 +170,69 @@ class Pairs:
         made = self.task(around[None], draw_from(key, index, TASK))[0]
         top, left = top - upper // self.scale, left - outer // self.scale
         return made[:, top : top + h, left : left + w]
+
+
+class Mattes:
+    """Composites and the opacity of what was laid over: pairs that are made of two pictures each.
+
+    Args:
+        pictures: Cut-outs with alpha (4 channels), or pictures that something is laid over.
+        others: What cut-outs are laid over, or what shapes are cut out of; which one is drawn.
+        matte: How shapes are cut out.
+        view: The part that is shown.
+        channels: Of the composite.
+    """
+
+    labels = None
+    sources = None
+    scale = 1
+
+    def __init__(self, pictures: Pictures, others: Pictures, matte: Matte, view: View, channels: int) -> None:
+        self.targets = pictures
+        self.others = others
+        self.matte = matte
+        self.view = view
+        self.channels = channels
+        self.one_size = view.size is not None or one_size(pictures) is not None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name(self, index: int) -> str:
+        """What a person calls the pair: the name of the picture that is laid over, or is laid over another."""
+        return self.targets.name(index)
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """Composite and opacity as validation has them, uint8 (C, H, W) and (1, H, W)."""
+        return self._drawn(index, None)
+
+    def batch(self, indices: Tensor, key: Key | None = None) -> tuple[Tensor, Tensor]:
+        """Composites and opacities, float32 NCHW in [-1, 1].
+
+        Args:
+            indices: Numbers of the pairs.
+            key: What is drawn depends on it; None for pairs as validation has them.
+        """
+        sources, targets = zip(*(self._drawn(index, key) for index in indices.tolist()), strict=True)
+        return pixels(torch.stack(sources), None), pixels(torch.stack(targets), None)
+
+    def _drawn(self, index: int, key: Key | None) -> tuple[Tensor, Tensor]:
+        picture, draw = self.targets.picture(index), draw_from(key, index, TASK)
+        move = moves(key, len(self))[index].tolist() if key and self.view != View() else None
+        top, left, h, w = window(picture.shape[1], picture.shape[2], self.view.size, 1, move)
+        ours = picture[:, top : top + h, left : left + w].float()
+        number = int(draw.integers(len(self.others)))
+        if self.others is self.targets and number == index:  # nothing is laid over itself
+            number = (number + 1) % len(self.others)
+        theirs = part(self.others.picture(number), h, w, draw).float()
+        if ours.shape[0] == 4:
+            alpha, over, under = ours[3:] / 255, ours[:3], theirs
+        else:
+            alpha, over, under = self.matte.shape(h, w, draw), theirs, ours
+        alpha = (255 * alpha).round() / 255  # as the target has it
+        source = with_channels(alpha * over + (1 - alpha) * under, self.channels)
+        done = (source.round().to(torch.uint8), (255 * alpha).round().to(torch.uint8))
+        return turned(done[0], self.view, move), turned(done[1], self.view, move)
 
 
 class Unpaired:
@@ -246,6 +317,18 @@ def at_hand(pictures: Pictures, view: View) -> bool:
 def looked_up(pictures: Pictures, indices: Tensor, mirrored: np.ndarray | None) -> Tensor:
     """Pictures of one size as a batch in [-1, 1], some mirrored."""
     return pixels(stack(pictures, indices.tolist()), None if mirrored is None else torch.from_numpy(mirrored))
+
+
+def part(picture: Tensor, height: int, width: int, draw: np.random.Generator) -> Tensor:
+    """A random part of a picture (C, H, W), which is enlarged first if it is too small."""
+    rows, columns = picture.shape[1:]
+    grow = max(height / rows, width / columns)
+    if grow > 1:
+        size = [max(height, round(rows * grow)), max(width, round(columns * grow))]
+        picture = tvf.resize(picture, size, interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
+        rows, columns = picture.shape[1:]
+    top, left = int(draw.integers(rows - height + 1)), int(draw.integers(columns - width + 1))
+    return picture[:, top : top + height, left : left + width]
 
 
 @lru_cache(maxsize=4)

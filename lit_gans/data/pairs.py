@@ -13,7 +13,7 @@ from lit_gans.data.datamodule import MEMORY_LIMIT, DataSet, ImageDataModule, Spl
 from lit_gans.data.files import some
 from lit_gans.data.folders import Folder, partners, share_of
 from lit_gans.data.own import is_own
-from lit_gans.data.pairing import TASK, PairLoader, Pairs, View, draw_from
+from lit_gans.data.pairing import TASK, Mattes, PairLoader, Pairs, View, draw_from
 from lit_gans.data.pictures import (
     Halves,
     Made,
@@ -29,7 +29,7 @@ from lit_gans.data.pictures import (
 )
 from lit_gans.data.points import is_plane
 from lit_gans.data.sources import ArrayImages, Source, spread
-from lit_gans.data.tasks import Task, parse_task
+from lit_gans.data.tasks import Rotate, Task, parse_task
 from lit_gans.errors import nearest
 
 __all__ = ("PairData", "PairedImageDataModule")
@@ -268,12 +268,31 @@ class PairedImageDataModule(PairData):
             raise ValueError("held-out pairs come from val_root, or are held_out of root: leave one of them out")
         if self._image_size is not None and self._image_size % self.task.scale:
             raise ValueError(indivisible(self._image_size, self.task.scale))
+        if any(isinstance(step, Rotate) for step in self.task.steps):
+            raise ValueError("rotate as a task is for unpaired pictures: what is turned does not lie on its target")
+        if self.task.matte is not None:
+            if self._channels == 3:
+                raise ValueError("the target of matte is an opacity of one channel: leave channels out")
+            if self.task.matte.backgrounds is not None and self.dataset != "folder":
+                raise ValueError(f"backgrounds are for cut-outs of a folder, {self.dataset} has none: leave them out")
+        matched = [files for files in (self.task.mask.files if self.task.mask else []) if files.match]
+        if matched and (self.load_size is not None or self.val_view == "fit" or self.dataset != "folder"):
+            raise ValueError(
+                "masks that match by name are for pictures of a folder as they are: leave out load_size, val_view fit"
+            )
 
     # what is there
 
     @cached_property
     def _targets(self) -> Folder:
-        return Folder(self.root, "root", self._channels)
+        return Folder(self.root, "root", self._channels if self.task.matte is None else 3)
+
+    @cached_property
+    def _backgrounds(self) -> Folder | None:
+        """What cut-outs are laid over."""
+        if self.task.matte is None or self.task.matte.backgrounds is None:
+            return None
+        return Folder(self.task.matte.backgrounds, "task.matte.backgrounds", 3)
 
     @cached_property
     def _sources(self) -> Folder | None:
@@ -283,7 +302,8 @@ class PairedImageDataModule(PairData):
 
     @cached_property
     def _val_targets(self) -> Folder | None:
-        return None if self.val_root is None else Folder(self.val_root, "val_root", self.channels)
+        channels = self.channels if self.task.matte is None else 3
+        return None if self.val_root is None else Folder(self.val_root, "val_root", channels)
 
     @cached_property
     def _val_sources(self) -> Folder | None:
@@ -312,6 +332,8 @@ class PairedImageDataModule(PairData):
     @property
     def channels(self) -> int:
         """Of the target: 1 for grey, 3 for RGB."""
+        if self.task.matte is not None:
+            return 1
         if self._channels is not None:
             return self._channels
         return self._targets.channels if self.dataset == "folder" else self._images.channels
@@ -327,6 +349,8 @@ class PairedImageDataModule(PairData):
             return self._source_channels
         if self._sources is not None:
             return self._sources.channels
+        if self.task.matte is not None:
+            return 3 if self.dataset == "folder" else self._images.channels
         return self.task.channels(self.channels)
 
     @property
@@ -367,8 +391,34 @@ class PairedImageDataModule(PairData):
             found += self._wrong(self._val_sources, self._val_targets, held_out=True)
         if self._image_size is not None and self._image_size % self.scale:
             found.append(indivisible(self._image_size, self.scale))
+        if self.task.matte is not None:
+            found += self._unfit_cutouts()
         if not found and self.held_out:
             share_of(self._count(), self.held_out)
+        return found
+
+    def _unfit_cutouts(self) -> list[str]:
+        """What is wrong with pictures to be laid over others."""
+        found = [] if self._backgrounds is None else self._backgrounds.complaints()
+        clear = [name for name, h in self._targets.good.items() if h.kind == "transparent"]
+        solid = [name for name, h in self._targets.good.items() if h.kind != "transparent"]
+        if clear and solid:
+            found.append(
+                f"{len(solid)} of {len(self._targets)} pictures in {self.root} have no alpha, the others have: "
+                f"{some(solid)}; keep cut-outs and other pictures apart"
+            )
+        elif clear and self._backgrounds is None:
+            found.append(
+                f"the pictures in {self.root} are cut-outs, which are laid over others: name a folder of these, "
+                "task: {matte: {backgrounds: FOLDER}}"
+            )
+        elif solid and self._backgrounds is not None:
+            found.append(
+                f"the pictures in {self.root} have no alpha, so nothing is cut out for {self._backgrounds.root}: give "
+                "pictures with alpha, or leave backgrounds out to have shapes cut out of others"
+            )
+        elif solid and len(solid) < 2:
+            found.append(f"{self.root} holds one picture, and shapes are cut out of others: add some")
         return found
 
     def _count(self) -> int:
@@ -386,6 +436,10 @@ class PairedImageDataModule(PairData):
                 f"{len(odd)} of {len(targets)} pictures in {targets.root} have no two equal halves: {some(odd)}; "
                 "their width must be even"
             )
+        if self.task.mask is not None and not found:
+            shown = [(h.height // self.scale, h.width // self.scale) for h in targets.good.values()]
+            for files in self.task.mask.files:
+                found += files.complaints(targets.stems, shown)
         least = self._image_size
         if least is not None and (not held_out or self.val_view == "centre"):
             found += targets.too_small(least, self.load_size, halves=self.side_by_side is not None)
@@ -412,24 +466,32 @@ class PairedImageDataModule(PairData):
 
     # what is read
 
-    def pairs(self, split: Split) -> Pairs | None:
+    def pairs(self, split: Split) -> Pairs | Mattes | None:
         """The pairs of a split as validation has them; None where there is no such split.
 
         The answer has a length, ``pair(i)``, source and target as uint8 (C, H, W), ``name(i)``, ``batch(indices)``, and
         ``targets`` and ``sources``, the pictures of each side.
         """
         base = self._base(split, held_out=True)
-        return None if base is None else self._pairs(*base, held_out=True)
+        return None if base is None else self._pairs(split, *base, held_out=True)
 
-    def _training_pairs(self) -> Pairs:
+    def _training_pairs(self) -> Pairs | Mattes:
         base = self._base("train")
         assert base is not None
-        return self._pairs(*base)
+        return self._pairs("train", *base)
 
-    def _pairs(self, targets: Pictures, sources: Pictures | None, held_out: bool = False) -> Pairs:
+    def _pairs(
+        self, split: Split, targets: Pictures, sources: Pictures | None, held_out: bool = False
+    ) -> Pairs | Mattes:
         size = None if held_out and self.val_view == "whole" else self._image_size
         view = View(size) if held_out else View(size, self.flip, self.rotate)
-        return Pairs(targets, sources, self.task, self.scale, view, self._plain_channels)
+        if self.task.matte is not None:
+            return Mattes(targets, sources or targets, self.task.matte, view, self._plain_channels)
+        stems: list[str] = []
+        if self.task.mask is not None and self.task.mask.files and self.dataset == "folder":
+            folder, _, together = self._chosen(split)
+            stems = [folder.stems[j] for _, j in together]
+        return Pairs(targets, sources, self.task, self.scale, view, self._plain_channels, stems)
 
     def _base(self, split: Split, held_out: bool = False) -> tuple[Pictures, Pictures | None] | None:
         """Targets and sources of a split, read when first asked for; no sources where training draws them anew."""
@@ -455,6 +517,10 @@ class PairedImageDataModule(PairData):
                 raise ValueError(f"load_size {load_size} is no multiple of the scale {self.scale}: make it one")
             targets = Resized(targets, load_size)
             sources = None if sources is None else Resized(sources, load_size // self.scale)
+        if self.task.matte is not None:
+            others = self._others(split)
+            targets, sources = self._place(targets, others)
+            return targets, sources
         if sources is None and self.task.steps and not self.task.random:
             sources = self._made(targets)
         elif sources is None and not self.task.steps:
@@ -476,7 +542,17 @@ class PairedImageDataModule(PairData):
         source = self._images.source(split)
         return None if source is None else (pictures_of(source, self._channels), None)
 
-    def _open_folder(self, split: Split) -> tuple[Pictures, Pictures | None] | None:
+    def _others(self, split: Split) -> Pictures | None:
+        """What cut-outs are laid over, of which as large a part is held out as of the cut-outs."""
+        if self._backgrounds is None:
+            return None
+        folder, count = self._backgrounds, len(self._backgrounds)
+        first = count - share_of(count, self.held_out / len(self._targets) if self.held_out else 0)
+        held_out = self.held_out and split != "train"
+        return folder.pictures(range(first, count) if held_out else range(first))
+
+    def _chosen(self, split: Split) -> tuple[Folder, Folder | None, list[tuple[int, int]]]:
+        """The folders of a split, and the numbers of the files that make its pairs, (source, target) each."""
         targets, sources, training = self._targets, self._sources, split == "train"
         if not training and self._val_targets is not None:
             targets, sources = self._val_targets, self._val_sources
@@ -486,10 +562,14 @@ class PairedImageDataModule(PairData):
         if targets is self._targets:
             first = len(together) - share_of(len(together), self.held_out)
             together = together[:first] if training else together[first:]
-        together = together[: self.limit]
+        return targets, sources, together[: self.limit]
+
+    def _open_folder(self, split: Split) -> tuple[Pictures, Pictures | None] | None:
+        targets, sources, together = self._chosen(split)
         if not together:
             return None
-        found: Pictures = targets.pictures([j for _, j in together])
+        cutouts = self.task.matte is not None and any(h.kind == "transparent" for h in targets.good.values())
+        found: Pictures = targets.pictures([j for _, j in together], 4 if cutouts else None)
         if sources is not None:
             return found, sources.pictures([i for i, _ in together])
         if self.side_by_side is not None:
@@ -505,6 +585,7 @@ class PairedImageDataModule(PairData):
         if self.dataset == "folder":
             folders = {"files": self._targets, "source_files": self._sources}
             folders |= {"val_files": self._val_targets, "val_source_files": self._val_sources}
+            folders["backgrounds"] = self._backgrounds
             identity |= {name: folder.files.digest for name, folder in folders.items() if folder is not None}
         return identity
 

@@ -383,12 +383,13 @@ def decoded_bytes(pictures: Pictures) -> int:
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
-    """Images (..., C, H, W) as grey (BT.601, rounded, as Pillow has it) or RGB."""
+    """Images (..., C, H, W) as grey (the luma of BT.601, rounded where images are uint8) or RGB."""
     if images.shape[-3] == channels:
         return images
     if channels == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-        return (images[..., :3, :, :].float() * weights).sum(-3, keepdim=True).round().to(images.dtype)
+        red, green, blue = images[..., :3, :, :].float().unbind(-3)
+        grey = (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(-3)
+        return grey if images.is_floating_point() else grey.round().to(images.dtype)
     return images[..., :1, :, :].expand(*images.shape[:-3], channels, *images.shape[-2:])
 
 

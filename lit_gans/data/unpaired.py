@@ -373,8 +373,8 @@ class UnpairedImageDataModule(PairData):
 
     def describe(self, split: Split) -> dict[str, Any]:
         """What tells the pictures of a split from all others, as plain values; of folders, a hash of the files."""
-        left_out = ("batch_size", "num_workers", "flip", "rotate", "download", "in_memory", "seed", "drop_last", "root")
-        left_out += ("root_b", "val_root", "val_root_b", "epoch_length")
+        left_out = {"batch_size", "num_workers", "flip", "rotate", "download", "in_memory", "seed", "drop_last"}
+        left_out |= {"root", "root_b", "val_root", "val_root_b", "epoch_length"}
         identity: dict[str, Any] = {name: value for name, value in self.hparams.items() if name not in left_out}
         identity["split"] = split
         folders = [*self._folder, *(self._val_folder or ())]
