@@ -300,8 +300,8 @@ def _resize_columns(x: Tensor, scale: float) -> Tensor:
     """``imresize`` along the last dimension, one tap of the kernel at a time."""
     side, shrink = x.shape[-1], min(scale, 1.0)
     centre = (torch.arange(math.ceil(side * scale), dtype=torch.float64) + 0.5) / scale - 0.5
-    taps = torch.arange(math.ceil(4 / shrink) + 2)
-    index = (centre - 2 / shrink).floor().long()[:, None] + taps
+    taps = range(math.ceil(4 / shrink) + 2)
+    index = (centre - 2 / shrink).floor().long()[:, None] + torch.tensor(taps)
     distance = ((centre[:, None] - index) * shrink).abs()
     near = (1.5 * distance - 2.5) * distance.square() + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
@@ -310,7 +310,7 @@ def _resize_columns(x: Tensor, scale: float) -> Tensor:
     index = index.remainder(2 * side)  # a mirror at each border: the picture and its reflection by turns
     index = torch.minimum(index, 2 * side - 1 - index).to(x.device)
     result = x.new_zeros((*x.shape[:-1], len(centre)))
-    for tap in taps.tolist():
+    for tap in taps:
         result = result + weights[:, tap] * x.index_select(-1, index[:, tap])
     return result
 
@@ -398,7 +398,7 @@ def clip_grad_adaptive_(parameters: Iterable[Tensor], clip_factor: float = 0.01,
         gradient.mul_(torch.where(norm > limit, limit / norm, torch.ones_like(norm)))
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
     """Pictures continued to the right and below by reflection, until both sides are multiples of a number.
 
     Sides of one pixel are repeated; short ones are reflected back and forth.
@@ -406,6 +406,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     Args:
         x: Pictures (..., H, W).
         multiple: At least 1.
+        least: Both sides become at least so long.
 
     Example:
         >>> pad_to_multiple(torch.tensor([[0.0, 1.0, 2.0]]), 8)[0]
@@ -413,7 +414,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """
     for dim in (-2, -1):
         side = x.shape[dim]
-        wanted = -(-side // multiple) * multiple
+        wanted = -(-max(side, least) // multiple) * multiple
         if wanted != side:
             period = max(1, 2 * (side - 1))
             turn = torch.arange(wanted, device=x.device) % period
