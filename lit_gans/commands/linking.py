@@ -9,7 +9,7 @@ from lit_gans.data import ImageDataModule
 from lit_gans.data.own import is_own
 from lit_gans.errors import UserError
 
-__all__ = ("link",)
+__all__ = ("link", "options_of_data")
 
 _NETWORKS = ("generator", "discriminator")
 
@@ -29,17 +29,23 @@ def link(options: Namespace, given: Namespace) -> None:
         UserError: for two numbers that contradict one another, with the options that would mend it.
     """
     places, said = _places(options), _places(given)
-    if "dataset" in places["data"]:
+    if "dataset" in places["data"] and "class_path" not in options.data:
         for key in ("image_size", "channels"):
             _share(key, places, said, _fact(options.data, key))
     _share_latents(places, said)
     _share_classes(options.model.class_path, places, said)
 
 
+def options_of_data(options: Namespace) -> Namespace:
+    """The arguments of the data module, which stand deeper where its class is named."""
+    data = options.get("data") or Namespace()
+    return data.get("init_args", Namespace()) if "class_path" in data else data
+
+
 def _places(options: Namespace) -> dict[str, Any]:
     """The arguments of data, model and networks, as far as they are there."""
     model = (options.get("model") or Namespace()).get("init_args") or Namespace()
-    places = {"data": options.get("data"), "model": model}
+    places = {"data": options_of_data(options), "model": model}
     for name in _NETWORKS:
         network = model.get(name)
         places[name] = network.get("init_args") if isinstance(network, Namespace) else None

@@ -20,7 +20,7 @@ from lit_gans.commands.listing import FAMILIES, config_lines, data_lines
 from lit_gans.commands.words import options, shipped, values_of
 from lit_gans.errors import UserError, unknown
 
-__all__ = ("check", "class_arguments", "own_options")
+__all__ = ("DATA_CLASSES", "check", "class_arguments", "data_class", "own_options")
 
 _PACKAGE = Path(__file__).parents[1]
 _TRAINING = ("fit", "validate", "test", "tune", "profile")
@@ -36,6 +36,12 @@ _SOURCES = {  # files with the options of a command
     "list": ("listing",),
 }
 _ROOMS = ("models", "networks", "regularizers", "augment", "callbacks", "guard")
+DATA_CLASSES = {
+    "ImageDataModule": "datamodule",
+    "PairedImageDataModule": "pairs",
+    "UnpairedImageDataModule": "unpaired",
+}
+"""Data modules that ``--data`` names, and the files that define them."""
 _STATES = ("best", "last", "hpc", "null", "None")  # what stands for a checkpoint without being a file
 _NEAR = 0.85  # of a short name to one of ours, from which on it is a misspelling
 
@@ -82,22 +88,37 @@ def check_options(command: str, words: list[str], known: Mapping[str, str]) -> N
                 continue  # a weight of a penalty by its name, which the search knows better
             raise UserError(unknown("option", name, all_options(command, names)))
         first = inner.partition(".")[0]
-        inside = {"trainer": trainer_arguments, "data": data_arguments}.get(outer, set)() if inner else set()
+        inside = arguments_inside(outer, data_class(words)) if inner else set()
         if inside and first not in inside | {"class_path", "init_args", "dict_kwargs"} and not is_foreign(outer, words):
-            raise UserError(unknown("option", name, all_options(command, names)))
+            raise UserError(unknown("option", name, all_options(command, names, data_class(words))))
 
 
-def all_options(command: str, names: Iterable[str]) -> list[str]:
+def arguments_inside(outer: str, data: str | None) -> set[str]:
+    """Names of the options below an outer one, as far as they are known."""
+    return trainer_arguments() if outer == "trainer" else data_arguments(data) if outer == "data" else set()
+
+
+def all_options(command: str, names: Iterable[str], data: str | None = None) -> list[str]:
     """Names that may have been meant, the usual ones first."""
-    nested = [f"data.{name}" for name in sorted(data_arguments())] if command in _WITH_DATA else []
+    nested = [f"data.{name}" for name in sorted(data_arguments(data))] if command in _WITH_DATA else []
     if command in _TRAINING:
         nested += [f"trainer.{name}" for name in sorted(trainer_arguments())]
         nested += [f"model.{name}" for name in sorted(class_arguments("GAN") or ())]
     return [*sorted(names), *nested]
 
 
+def data_class(words: list[str]) -> str | None:
+    """The data module of ours that is named, by an option or else by a config; None if none is."""
+    named = [value for name, value in options(words) if name in ("data", "data.class_path")][::-1]
+    named += [part(config, "data").get("class_path") for config in configs(words)][::-1]
+    shorts = (str(name).rpartition(".")[2] for name in named if name)
+    return next((short for short in shorts if short in DATA_CLASSES), None)
+
+
 def is_foreign(outer: str, words: list[str]) -> bool:
     """Whether another class than ours may be meant by ``--data`` or ``--trainer``."""
+    if outer == "data" and data_class(words):
+        return False
     return any(name in (outer, f"{outer}.class_path") for name, _ in options(words)) or any(
         isinstance(part := config.get(outer), Mapping) and "class_path" in part for config in configs(words)
     )
@@ -169,7 +190,7 @@ def check_training(command: str, words: list[str]) -> None:
     top = {key.lstrip("-") for key in keys} | {"seed_everything", "trainer", "model", "data", "config", "verbose"}
     check_no_data_class(words, contents)
     for config in contents:
-        check_keys(config, top)
+        check_keys(config, top, data_class(words))
     models = [str(value) for name, value in options(words) if name in ("model", "model.class_path") and value]
     models += [path for config in contents if isinstance(path := part(config, "model").get("class_path"), str)]
     models = [name for name in models if name.isidentifier() and name not in ("null", "None")]
@@ -183,17 +204,21 @@ def check_training(command: str, words: list[str]) -> None:
         if near and name not in our_classes() and not name.startswith("_") and not is_defined(name):
             raise UserError(f"{where}: {unknown('class', name, near)}")
     sets = values_of(words, "data.dataset")
-    sets += [value for config in contents if isinstance(value := part(config, "data").get("dataset"), str)]
+    data = [part(config, "data") for config in contents]
+    data += [part(inner, "init_args") for inner in data]
+    sets += [value for inner in data if isinstance(value := inner.get("dataset"), str)]
     for name in sets:
         if name.isidentifier() and name not in data_lines() and not is_foreign("data", words):
             raise UserError(f"data.dataset: {unknown('value', name, data_lines())}")
 
 
 def check_no_data_class(words: list[str], contents: list[Mapping[str, Any]]) -> None:
-    """Data of one's own are a function on the command line; a class of data module belongs into Python."""
+    """Data of one's own are a function on the command line; a data module of one's own belongs into Python."""
     named = [value for name, value in options(words) if name in ("data", "data.class_path")]
     named += [part(config, "data").get("class_path") for config in contents]
     for name in named:
+        if str(name).rpartition(".")[2] in DATA_CLASSES:
+            continue
         if name and re.fullmatch(r"[A-Za-z_][\w.]*", str(name)) and not Path(str(name)).exists():
             raise UserError(
                 f"data: {name} cannot be named here: for data of your own give a function that returns the images, "
@@ -201,20 +226,22 @@ def check_no_data_class(words: list[str], contents: list[Mapping[str, Any]]) -> 
             )
 
 
-def check_keys(config: Mapping[str, Any], top: set[str]) -> None:
+def check_keys(config: Mapping[str, Any], top: set[str], data: str | None = None) -> None:
     """Keys of a config file, as far as they are those of options."""
     for key, value in config.items():
         outer = str(key).partition(".")[0].removesuffix("+")
-        inside = {"trainer": trainer_arguments, "data": data_arguments}.get(outer, set)()
+        inside = arguments_inside(outer, data)
         if outer not in top:
             inner = next(iter(value), "") if isinstance(value, Mapping) else ""
             meant = [
                 *sorted(top),
                 *(f"trainer.{name}" for name in trainer_arguments()),
-                *(f"data.{name}" for name in data_arguments()),
+                *(f"data.{name}" for name in data_arguments(data)),
             ]
             raise UserError(unknown("key", f"{outer}.{inner}" if inner else outer, meant))
-        if not inside or not isinstance(value, Mapping) or "class_path" in value:
+        if outer == "data" and data and isinstance(value, Mapping):
+            value = dict.fromkeys(value, 0) | dict(part(value, "init_args"))
+        elif not inside or not isinstance(value, Mapping) or "class_path" in value:
             continue
         for name in value:
             first = str(name).partition(".")[0].removesuffix("+")
@@ -330,9 +357,10 @@ def trainer_arguments(method: str = "__init__") -> set[str]:
 
 
 @cache
-def data_arguments() -> set[str]:
-    """Arguments of the data module."""
-    return set(arguments_in(_tree(_PACKAGE / "data" / "datamodule.py"), "ImageDataModule")[0])
+def data_arguments(name: str | None = None) -> set[str]:
+    """Arguments of a data module of ours; None for the one that is taken where none is named."""
+    name = name or "ImageDataModule"
+    return set(arguments_in(_tree(_PACKAGE / "data" / f"{DATA_CLASSES[name]}.py"), name)[0])
 
 
 @cache

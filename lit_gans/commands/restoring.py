@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from lit_gans.commands.errors import no_checkpoint
+from lit_gans.data import ImageDataModule, PairedImageDataModule, UnpairedImageDataModule
 from lit_gans.errors import UserError
 from lit_gans.game.rebuilding import check_trainer_state, contents, described
 from lit_gans.models import GAN
 from lit_gans.runs.checkpoint_files import CheckpointError, checkpoint_in, newest_whole
 
-__all__ = ("data_of", "description_of", "load_model", "named_checkpoint", "read_checkpoint")
+__all__ = ("data_class_of", "data_of", "description_of", "load_model", "named_checkpoint", "read_checkpoint")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -103,16 +104,52 @@ def description_of(checkpoint: dict[str, Any], path: str | Path, trust: Iterable
     return {"class_path": ours["class_path"], "init_args": arguments}
 
 
+def data_class_of(checkpoint: dict[str, Any]) -> type:
+    """The data module of ours that a checkpoint's data came from, told by the arguments it had."""
+    saved = checkpoint.get("datamodule_hyper_parameters", {})
+    saved = saved if isinstance(saved, dict) else {}
+    kinds = {"side_by_side": PairedImageDataModule, "classes_a": UnpairedImageDataModule}
+    return next((kind for name, kind in kinds.items() if name in saved), ImageDataModule)
+
+
 def data_of(checkpoint: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """What the data module was built with: plain values alone, none of which names anything to import or to call."""
     saved = checkpoint.get("datamodule_hyper_parameters", {})
     plain = {key: saved[key] for key in known if isinstance(saved, dict) and key in saved}
-    plain = {key: value for key, value in plain.items() if value is None or type(value) in (bool, int, float, str)}
-    if texts := [key for key, value in plain.items() if type(value) is str and key not in ("dataset", "root")]:
+    kind = data_class_of(checkpoint)
+    pairs = kind is not ImageDataModule
+    nested = _NESTED if pairs else ()
+    plain = {
+        key: value
+        for key, value in plain.items()
+        if value is None or type(value) in (bool, int, float, str) or (key in nested and _is_plain(value))
+    }
+    words = [key for key, value in plain.items() if type(value) is str and not (pairs and _is_word(key, value))]
+    if texts := [key for key in words if key not in ("dataset", "root")]:
         raise UserError(f"the checkpoint is damaged: its data had {texts[0]}={plain[texts[0]][:99]!a}, no number")
-    if not str(plain.get("dataset", "digits")).isidentifier():
-        raise UserError(
-            f"the checkpoint names the data set {str(plain['dataset'])[:200]!a}, which reading it must not import: "
-            "give --data.dataset"
-        )
+    for key in ("dataset", "dataset_b"):
+        if plain.get(key) is not None and not str(plain[key]).isidentifier():
+            raise UserError(
+                f"the checkpoint names the data set {str(plain[key])[:200]!a}, which reading it must not import: "
+                f"give --data.{key}"
+            )
     return plain
+
+
+_NESTED = ("task", "task_a", "task_b", "classes_a", "classes_b")
+_PATHS = ("source_root", "val_root", "val_source_root", "root_b", "val_root_b")
+
+
+def _is_word(key: str, value: str) -> bool:
+    """Whether a text is the path or the name that an argument of pairs may be; a parser would read others as YAML."""
+    names = ("dataset_b", "side_by_side", "val_view", "task", "task_a", "task_b")
+    return key in _PATHS or (key in names and value.isidentifier())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds nothing but numbers and texts, none of them the description of a class."""
+    if type(value) is dict:
+        return all(type(key) is str and key != "class_path" and _is_plain(v) for key, v in value.items())
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
-from lightning import Callback, Trainer
+from lightning import Callback, LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -26,10 +26,11 @@ from torch.distributed import DistNetworkError
 
 from lit_gans.callbacks import SampleGrid
 from lit_gans.callbacks.progress import GameProgressBar
-from lit_gans.commands.linking import link
+from lit_gans.commands.linking import link, options_of_data
 from lit_gans.commands.parsing import Parser, explain
+from lit_gans.commands.precheck import data_class
 from lit_gans.commands.processes import refuse_too_many
-from lit_gans.commands.restoring import data_of, description_of, named_checkpoint, read_checkpoint
+from lit_gans.commands.restoring import data_class_of, data_of, description_of, named_checkpoint, read_checkpoint
 from lit_gans.commands.verdict import verdict
 from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
@@ -93,16 +94,18 @@ def run(
         kind: The command line, if another than ``CommandLine``.
         parser: Class of the parser that reads the words.
     """
+    named = data_class(words)
     try:
         return (kind or CommandLine)(
             command,
             GAN,
-            ImageDataModule,
+            LightningDataModule if named else ImageDataModule,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS | ({"callbacks": list(callbacks)} if callbacks else {}),
             seed_everything_default=0,
             parser_class=parser,
             subclass_mode_model=True,
+            subclass_mode_data=named is not None,
             auto_configure_optimizers=False,
             args=[command, *with_shipped(words)],
         )
@@ -178,7 +181,7 @@ class CommandLine(LightningCLI):
 
     def choose_folder(self, options: Namespace) -> None:
         """Where this run leaves its files: in a new folder, or in that of the run it goes on with."""
-        data = re.sub(r"[^\w.]+", ".", options.data.dataset)  # of one's own: module:function
+        data = re.sub(r"[^\w.]+", ".", options_of_data(options).dataset)  # of one's own: module:function
         name = f"{options.model.class_path.rpartition('.')[2]}-{data}".lower()
         root = Path(options.trainer.default_root_dir) / name
         if self.subcommand == "fit":
@@ -355,7 +358,9 @@ def of_checkpoint(command: str, words: list[str], trust: Iterable[str]) -> list[
     if described is not None:
         told += ["--model", json.dumps(described)]
     if not any(flag == "--config" or flag.startswith("--data") for flag in flags):
-        data = data_of(checkpoint, signature(ImageDataModule).parameters)
+        kind = data_class_of(checkpoint)
+        data = data_of(checkpoint, signature(kind).parameters)
+        told += [] if kind is ImageDataModule else [f"--data={kind.__name__}"]
         told += [
             f"--data.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in data.items()
         ]

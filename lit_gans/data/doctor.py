@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 
 from lit_gans.data.datamodule import ImageDataModule
 from lit_gans.data.files import Header, ImageFiles, UnreadableError, complaints, odd_channels, some, to_mode, unreadable
+from lit_gans.data.pairs import PairData
+from lit_gans.data.pictures import thumbnail
 from lit_gans.data.sources import spread
 
 THUMBNAIL = 96
@@ -112,15 +114,18 @@ class Report:
         sheet.save(path, format="PNG")
 
 
-def examine(module: ImageDataModule) -> Report:
+def examine(module: ImageDataModule | PairData) -> Report:
     """Read every training image of a data module, decode it, and report what is found; of points, only their number.
 
-    A ``folder`` that training refuses is examined all the same; of the other data sets, missing files raise.
+    A ``folder`` that training refuses is examined all the same; of the other data sets, missing files raise. Of pairs,
+    all files of both sides are read, and the thumbnails are sources and targets by turns.
 
     Raises:
         FileNotFoundError: If the data is missing.
         ValueError: If a .zip is damaged.
     """
+    if isinstance(module, PairData):
+        return _examine_pairs(module)
     if module.dataset == "folder":
         return _examine_files(module)
     report = Report(module.dataset)
@@ -184,6 +189,46 @@ def _examine_files(module: ImageDataModule) -> Report:
     )
     report.problems += _too_few(module, len(files))
     return report
+
+
+def _examine_pairs(module: PairData) -> Report:
+    folders = module.folders()
+    name = " and ".join(str(folder.root) for folder in folders) or str(module.hparams["dataset"])
+    report = Report(name, kind="pairs")
+    looks: dict[str, _Look | str] = {}
+    for folder in folders:
+        found = _looks(folder.files)
+        report.ignored += folder.files.ignored
+        # what decoding tells of files, their headers do not
+        folder.headers |= {name: look for name, look in found.items() if isinstance(look, str)}
+        report.count = max(report.count, len(folder))
+        looks |= {f"{folder.root.name}/{name}": look for name, look in found.items()}
+    _collect(report, looks)
+    report.problems += module.complaints()
+    if not report.problems:
+        try:
+            module.setup("fit")
+        except ValueError as error:
+            report.problems.append(str(error))
+    if report.ok:
+        pairs = module.pairs("train")
+        report.count = len(pairs)
+        shown = [picture for i in spread(report.count, SHEET // 2) for picture in pairs.pair(i)]
+        report.thumbnails = [ImageOps.fit(thumbnail(picture), (THUMBNAIL, THUMBNAIL)) for picture in shown]
+    return report
+
+
+def _looks(files: ImageFiles) -> "dict[str, _Look | str]":
+    """What each file shows once it is decoded, or why it cannot be."""
+
+    def look(index: int) -> "_Look | str":
+        try:
+            return _look(files.decode(index), False)
+        except UnreadableError as error:
+            return error.reason
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(files.names, pool.map(look, range(len(files))), strict=True))
 
 
 @dataclass

@@ -86,6 +86,10 @@ class PairData(LightningDataModule):
         """Why training would refuse the data, a sentence each, as far as can be told without decoding pictures."""
         raise NotImplementedError
 
+    def folders(self) -> list[Folder]:
+        """The folders that pictures come from."""
+        raise NotImplementedError
+
     def pairs(self, split: Split) -> Any:
         """The pairs of a split as validation has them."""
         raise NotImplementedError
@@ -463,6 +467,13 @@ class PairedImageDataModule(PairData):
             f"{len(odd)} of {len(together)} pairs of {sources.root} and {targets.root} do not match in size: "
             f"{some(odd)}; source and target must {wanted}"
         ]
+
+    def folders(self) -> list[Folder]:
+        """The folders of sources and targets."""
+        if self.dataset != "folder":
+            return []
+        known = (self._sources, self._targets, self._val_sources, self._val_targets, self._backgrounds)
+        return [folder for folder in known if folder is not None]
 
     # what is read
 

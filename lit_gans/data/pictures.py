@@ -412,6 +412,7 @@ def common_folders(names: Sequence[str]) -> int:
 
 
 def thumbnail(picture: Tensor) -> Image.Image:
-    """A picture as Pillow has it, RGB."""
-    array: np.ndarray = with_channels(picture[:3] if picture.shape[0] > 3 else picture, 3).permute(1, 2, 0).numpy()
+    """A picture (C, H, W) as Pillow has it, RGB; further channels, a mask or an alpha, are left out."""
+    plain = picture[: 3 if picture.shape[0] > 2 else 1]
+    array: np.ndarray = with_channels(plain, 3).permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(array))

@@ -295,6 +295,11 @@ class UnpairedImageDataModule(PairData):
             found.append(several_sizes(folder, len(sizes)))
         return found
 
+    def folders(self) -> list[Folder]:
+        """The folders of both sides."""
+        known = dict.fromkeys((*self._folder, *(self._val_folder or ())))
+        return [folder for folder in known if folder is not None]
+
     # what is read
 
     def pairs(self, split: Split) -> Unpaired | None:
