@@ -14,6 +14,7 @@ from lit_gans.metrics import InceptionScore as InceptionScore
 from lit_gans.metrics import KernelDistance as KernelDistance
 from lit_gans.metrics import PrecisionRecall as PrecisionRecall
 from lit_gans.models import *
+from lit_gans.models import Translation as Translation
 from lit_gans.models import load as load
 from lit_gans.strategies import GANDDPStrategy as GANDDPStrategy
 from lit_gans.version import __version__ as __version__

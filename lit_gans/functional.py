@@ -31,6 +31,7 @@ __all__ = (
     "to_uint8",
     "to_y",
     "update_average_",
+    "window",
 )
 
 
@@ -401,8 +402,6 @@ def clip_grad_adaptive_(parameters: Iterable[Tensor], clip_factor: float = 0.01,
 def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
     """Pictures continued to the right and below by reflection, until both sides are multiples of a number.
 
-    Sides of one pixel are repeated; short ones are reflected back and forth.
-
     Args:
         x: Pictures (..., H, W).
         multiple: At least 1.
@@ -412,11 +411,26 @@ def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
         >>> pad_to_multiple(torch.tensor([[0.0, 1.0, 2.0]]), 8)[0]
         tensor([0., 1., 2., 1., 0., 1., 2., 1.])
     """
-    for dim in (-2, -1):
-        side = x.shape[dim]
-        wanted = -(-max(side, least) // multiple) * multiple
-        if wanted != side:
-            period = max(1, 2 * (side - 1))
-            turn = torch.arange(wanted, device=x.device) % period
-            x = x.index_select(x.ndim + dim, torch.minimum(turn, period - turn).clamp_max(side - 1))
+    height, width = (-(-max(side, least) // multiple) * multiple for side in x.shape[-2:])
+    return x if x.shape[-2:] == (height, width) else window(x, 0, 0, height, width)
+
+
+def window(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+    """A part of pictures, which are continued beyond their edges by reflection, back and forth where they are small.
+
+    Args:
+        x: Pictures (..., H, W).
+        top: Row of the window's first pixel; may be negative.
+        left: Column of that pixel, likewise.
+        height: Of the window.
+        width: Of the window.
+
+    Example:
+        >>> window(torch.tensor([[0.0, 1.0, 2.0]]), 0, -1, 1, 4)
+        tensor([[1., 0., 1., 2.]])
+    """
+    for dim, start, length in ((-2, top, height), (-1, left, width)):
+        period = max(1, 2 * (x.shape[dim] - 1))
+        turn = torch.arange(start, start + length, device=x.device) % period
+        x = x.index_select(x.ndim + dim, torch.minimum(turn, period - turn).clamp_max(x.shape[dim] - 1))
     return x

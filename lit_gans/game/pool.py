@@ -44,7 +44,7 @@ class ImagePool(nn.Module):
         given = []
         for image in x:
             full = self.filled == self.size
-            swaps = full & (torch.rand((), generator=rng, device=x.device) < 0.5)
+            swaps = full & (torch.rand((), generator=rng, device=x.device, dtype=torch.float32) < 0.5)
             drawn = torch.randint(self.size, (1,), generator=rng, device=x.device)
             slot = torch.where(full, drawn, self.filled.clamp(max=self.size - 1))
             kept = self.images[slot][0]

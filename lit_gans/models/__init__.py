@@ -31,7 +31,7 @@ from lit_gans.models.sngan import SNGAN
 from lit_gans.models.srgan import SRGAN
 from lit_gans.models.ssgan import SSGAN
 from lit_gans.models.stylegan2 import StyleGAN2
-from lit_gans.models.translation import Translation
+from lit_gans.models.translation import Translation as Translation
 from lit_gans.models.unrolled_gan import UnrolledGAN
 from lit_gans.models.wgan import WGAN
 from lit_gans.models.wgan_gp import WGANGP
@@ -72,7 +72,6 @@ __all__ = (
     "ReACGAN",
     "Schedule",
     "StyleGAN2",
-    "Translation",
     "UnrolledGAN",
     "ValueClip",
 )

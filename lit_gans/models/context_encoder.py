@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from lit_gans.functional import Batch, Terms
+from lit_gans.functional import Batch, Terms, window
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.models.translation import Translation, pasted, source_of
 
 __all__ = ("ContextEncoder",)
+
+_MEAN = [value / 127.5 - 1 for value in (117, 104, 123)]  # the colour of ImageNet's mean, as the published code has it
 
 
 class ContextEncoder(Translation):
@@ -42,8 +44,8 @@ class ContextEncoder(Translation):
         adversarial_weight: λ_adv, 0.001.
         overlap: Pixels at the border of a centre that are known, and count ``overlap_weight`` times; 4, section 4.2.
         overlap_weight: 10, section 4.2.
-        fill: The colour of the hole in [-1, 1], one number for each channel or one for all; that of the published
-            code: (117, 104, 123) of 255.
+        fill: The colour of the hole in [-1, 1], one number for each channel or one for all. None: that of the published
+            code, (117, 104, 123) of 255, or the mean of these for grey pictures.
         g_lr, d_lr: 2e-3 and 2e-4: ten times as large for the generator, section 4.2 and the published code.
         init_std: 0.02, the published code.
         **kwargs: All other arguments of ``Translation``.
@@ -60,7 +62,7 @@ class ContextEncoder(Translation):
         adversarial_weight: float = 0.001,
         overlap: int = 4,
         overlap_weight: float = 10.0,
-        fill: Sequence[float] | float = (-0.0824, -0.1843, -0.0353),
+        fill: Sequence[float] | float | None = None,
         g_lr: float = 2e-3,
         d_lr: float = 2e-4,
         init_std: float | None = 0.02,
@@ -72,7 +74,7 @@ class ContextEncoder(Translation):
         self.pixel_weight, self.adversarial_weight = pixel_weight, adversarial_weight
         self.overlap, self.overlap_weight = overlap, overlap_weight
         self.centred = getattr(generator, "region", "whole") == "center"
-        self.fill = [fill] if isinstance(fill, (int, float)) else list(fill)
+        self.fill = [fill] if isinstance(fill, (int, float)) else fill
 
     def make(self, inputs: Batch) -> Batch:
         """The region that the generator makes; of a whole picture, laid into the known one."""
@@ -83,10 +85,12 @@ class ContextEncoder(Translation):
     def filled(self, source: Tensor) -> Tensor:
         """Section 3.2: the hole in the mean colour; the mask stays the last channel."""
         picture, mask = source[:, :-1], source[:, -1:]
-        colour = self.fill * (picture.shape[1] if len(self.fill) == 1 else 1)
-        if len(colour) != picture.shape[1]:
+        colour = picture.new_tensor(_MEAN if self.fill is None else self.fill)
+        if self.fill is None and picture.shape[1] == 1:
+            colour = colour.mean(0, keepdim=True)
+        if len(colour) not in (1, picture.shape[1]):
             raise ValueError(f"fill has {len(colour)} numbers, the pictures {picture.shape[1]} channels: give one each")
-        hole = picture.new_tensor(colour).view(1, -1, 1, 1)
+        hole = colour.view(1, -1, 1, 1)
         return torch.cat([torch.where(mask > 0.5, hole, picture), mask], 1)
 
     def region(self, x: Tensor, made: Tensor) -> Tensor:
@@ -132,6 +136,37 @@ class ContextEncoder(Translation):
         top, left = ((side - inner) // 2 for side, inner in zip(x.shape[2:], made.shape[2:], strict=True))
         whole[:, :, top : top + made.shape[2], left : left + made.shape[3]] = made
         return whole
+
+    def whole(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Fill the hole of pictures of any size; a network of one size sees a window about it.
+
+        Raises:
+            ValueError: if a hole is larger than the region that the network makes.
+        """
+        size = getattr(network, "image_size", None)
+        if size is None:
+            return super().whole(network, x)
+        return torch.cat([self.windowed(network, picture[None], size) for picture in x])
+
+    def windowed(self, network: nn.Module, x: Tensor, size: int) -> Tensor:
+        """One picture (1, C + 1, H, W) whose hole is filled by a network for squares of a size."""
+        made = x[:, :-1].clone()
+        rows, columns = torch.nonzero(x[0, -1] > 0.5, as_tuple=True)
+        if not len(rows):
+            return made
+        corners = [(int(index.min()), int(index.max()) + 1) for index in (rows, columns)]
+        fills = size // 2 if self.centred else size
+        if max(end - begin for begin, end in corners) > fills:
+            told = " × ".join(str(end - begin) for begin, end in corners)
+            raise ValueError(
+                f"the hole spans {told} pixels, and {type(network).__name__} fills at most {fills} × {fills}: make the "
+                "pictures smaller, or take a network of a larger image_size"
+            )
+        top, left = ((begin + end - size) // 2 for begin, end in corners)
+        filled = self.picture(network, window(x, top, left, size, size))
+        (up, down), (first, last) = corners
+        made[:, :, up:down, first:last] = filled[:, :, up - top : down - top, first - left : last - left]
+        return made
 
     def finish(self, made: Tensor, x: Tensor) -> Tensor:
         """Known pixels as they were, bit for bit."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_gans.functional import Batch, Terms, mix_seed
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.game.traits import Traits
-from lit_gans.models.translation import Translation, source_of
+from lit_gans.models.translation import Translation, source_of, take_facts
 from lit_gans.modules import buffers_kept, eval_mode
 
 __all__ = ("CUT",)
@@ -146,9 +146,7 @@ class WithProjections(nn.Module):
     def __init__(self, network: nn.Module, layers: tuple[int, ...], width: int) -> None:
         super().__init__()
         self.network = network
-        for name in ("stride", "scale", "in_channels", "out_channels", "receptive_radius"):
-            if hasattr(network, name):
-                setattr(self, name, getattr(network, name))
+        take_facts(self, network)
         first = next(p for p in network.parameters() if p.ndim == 4)
         picture = first.new_zeros(1, first.shape[1], 64, 64)
         with torch.no_grad(), eval_mode(network), buffers_kept(network):
@@ -174,7 +172,7 @@ class UnitSphere(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Section 3.2."""
-        return F.normalize(x, dim=-1)
+        return F.normalize(x, dim=-1, eps=1e-7)
 
 
 def at(feature: Tensor, places: Tensor) -> Tensor:

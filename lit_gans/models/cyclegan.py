@@ -11,7 +11,7 @@ from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.game.pool import ImagePool
 from lit_gans.game.traits import Traits
-from lit_gans.models.translation import Translation, source_of
+from lit_gans.models.translation import Translation, source_of, take_facts
 
 __all__ = ("CycleGAN",)
 
@@ -151,9 +151,7 @@ class Directions(nn.Module):
         self.there = there
         self.back = anew(there) if back is None else back
         self.both = both
-        for name in ("stride", "scale", "in_channels", "out_channels"):
-            if hasattr(there, name):
-                setattr(self, name, getattr(there, name))
+        take_facts(self, there)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
         """What the first network makes of ``x``; for both, what the first says of ``x`` and the second of ``y``."""

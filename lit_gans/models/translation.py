@@ -222,7 +222,7 @@ class Translation(GAN):
 
     def whole(self, network: nn.Module, x: Tensor) -> Tensor:
         """What a network makes of pictures of any size."""
-        padded = pad_to_multiple(x, getattr(network, "stride", 1))
+        padded = pad_to_multiple(x, getattr(network, "stride", 1), getattr(network, "smallest", 1))
         made = self.picture(network, padded)
         scale = made.shape[-1] // padded.shape[-1]
         return made[..., : x.shape[-2] * scale, : x.shape[-1] * scale]
@@ -266,6 +266,13 @@ def source_of(batch: Batch) -> Tensor:
     if batch.y is None:
         raise ValueError("the batch has no source pictures: give Batch(target, source)")
     return batch.y
+
+
+def take_facts(wrapper: nn.Module, network: nn.Module) -> None:
+    """Give a module around a network what that says of itself: the sizes and channels that it takes and makes."""
+    for name in ("stride", "smallest", "scale", "in_channels", "out_channels", "receptive_radius"):
+        if hasattr(network, name):
+            setattr(wrapper, name, getattr(network, name))
 
 
 def shares_of(terms: Terms, fake: Batch) -> dict[str, Tensor]:

@@ -98,7 +98,8 @@ class PerceptualLoss(Regularizer):
             wanted = self.maps(like)
         total = torch.zeros((), device=made.device)
         for factor, ours, theirs in zip(self.factors, self.maps(made), wanted, strict=True):
-            ours, theirs = (gram(x.float()) if self.gram else x.float() for x in (ours, theirs))
+            wide = torch.promote_types(ours.dtype, torch.float32)
+            ours, theirs = (gram(x.to(wide)) if self.gram else x.to(wide) for x in (ours, theirs))
             difference = ours - theirs
             total = total + factor * (difference.abs() if self.norm == "l1" else difference.square()).mean()
         return total
@@ -146,7 +147,8 @@ class Maps:
             module.register_forward_hook(lambda _, x, answer, n=n: seen.__setitem__(n, answer))
             for n, module in enumerate(self.modules)
         ]
-        self.extractor.to(x.device)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        self.extractor.network.to(x.device, x.dtype)
         try:
             self.extractor.network(self.extractor.normalise(convert_channels((x + 1) * 127.5, self.extractor.channels)))
         finally:

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_gans.models
 from lit_gans.models import GAN
+from lit_gans.models.translation import Translation
 
 _public = {name: getattr(lit_gans.models, name) for name in ("GAN", *lit_gans.models.__all__)}
-MODELS = {name: cls for name, cls in _public.items() if issubclass(cls, GAN)}
+MODELS = {name: cls for name, cls in _public.items() if issubclass(cls, GAN) and not issubclass(cls, Translation)}
 LATENT, SIDE, CLASSES = 8, 6, 3
 COUPLED = {name for name, cls in MODELS.items() if cls.traits.couples_samples} | {"StyleGAN2"}  # by its path lengths
 WIDE = ("GAN", "DCGAN", "WGAN", "WGANGP", "SNGAN", "CGAN", "BEGAN", "InfoGAN", "StyleGAN2")  # no two work alike
