@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -36,7 +36,7 @@ class UnreadableError(ValueError):
 
 
 class Header(NamedTuple):
-    """What the first bytes of an image file say."""
+    """What the first bytes of an image file say, of the picture once it is upright."""
 
     width: int
     height: int
@@ -122,7 +122,8 @@ class ImageFiles:
         """The header of a file, or the reason why it cannot be read."""
         try:
             with self.open(index) as image:
-                return Header(*image.size, image.mode, _kind(image))
+                width, height = image.size[::-1] if _lies_on_its_side(image) else image.size
+                return Header(width, height, image.mode, _kind(image))
         except Exception as error:  # decoders of damaged files raise nearly anything
             return _reason(error)
 
@@ -296,6 +297,13 @@ def _classes(names: Sequence[str], root: Path) -> tuple[list[str], Tensor | None
 def _archive(path: str, process: int) -> zipfile.ZipFile:
     """An open .zip for each process, as processes that share a file descriptor move each other's position."""
     return zipfile.ZipFile(path)
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    """Whether an EXIF tag says that the picture is to be turned by a quarter; no pixels are read to find out."""
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the file to look for it at its end
+        return False
+    return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
 
 
 def _kind(image: Image.Image) -> str:

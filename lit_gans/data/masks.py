@@ -78,7 +78,7 @@ class Strokes:
 
     A stroke begins anywhere, and goes on in straight lines whose every second angle is turned about, so that it goes to
     and fro; joints are round. Lengths and widths are shares of the shorter side. The paper gives no numbers; the
-    defaults are of the order of its published settings for 256 × 256: holes cover about a fifth of the picture, now
+    defaults are of the order of its published settings for 256 × 256: holes cover an eighth of the picture, now
     more, now less.
 
     Args:
