@@ -237,8 +237,8 @@ def test_batches_copies_precision_and_collections(cls):
     assert parts.compute().item() == pytest.approx(whole.compute().item(), rel=1e-12)
     assert torch.equal(copy.deepcopy(whole).compute(), whole.compute())
     assert torch.equal(pickle.loads(pickle.dumps(whole)).compute(), whole.compute())
-    holder = nn.ModuleList([whole]).bfloat16()
-    assert holder[0].total.dtype == torch.float64
+    value = parts.compute()
+    assert torch.equal(nn.ModuleList([parts]).to(torch.bfloat16)[0].total / 6, value)
     value = cls()(outputs, targets)
     single = cls()
     single.update(outputs, targets)

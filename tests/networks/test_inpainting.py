@@ -73,6 +73,20 @@ def test_gated_convolution():
     assert GatedConv2d(1, 1, dilation=16)(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 8, 8)
 
 
+def test_gated_convolution_keeps_the_variance():
+    torch.manual_seed(0)
+    assert GatedConv2d(64, 512)(torch.randn(4, 64, 32, 32))[..., 1:-1, 1:-1].square().mean() == pytest.approx(
+        1, abs=0.15
+    )
+
+
+def test_gated_generator_sees_its_input_at_first():
+    torch.manual_seed(0)
+    source = torch.cat([torch.rand(8, 1, 32, 32) * 2 - 1, torch.zeros(8, 1, 32, 32)], 1)
+    for images in GatedGenerator(channels=1, base_channels=16)(source):
+        assert images.std(0).mean() > 1e-3  # a billionth with torch's own start
+
+
 def test_context_encoder_of_the_paper():
     """4x4 convolutions by arithmetic; batch norm in the place of biases."""
     with torch.device("meta"):

@@ -49,6 +49,19 @@ def test_receptive_radius(upsample, antialias):
     assert paper.receptive_radius == {"transpose": 84, "nearest": 87, "pixel_shuffle": 90}[upsample]
 
 
+def test_a_block_is_that_of_the_paper():
+    torch.manual_seed(0)
+    block, x = ResNetTranslator(**SMALL).encoder[12].double(), torch.randn(2, 8, 5, 6, dtype=torch.double)
+    first, second = (m for m in block.modules() if isinstance(m, nn.Conv2d))
+
+    def normalised(conv, x):
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), conv.weight, conv.bias)
+        centred = x - x.mean((2, 3), keepdim=True)
+        return centred / (centred.square().mean((2, 3), keepdim=True) + 1e-5).sqrt()
+
+    assert torch.allclose(block(x), x + normalised(second, normalised(first, x).clamp_min(0)), atol=1e-10)
+
+
 @pytest.mark.parametrize(("layer", "field"), [(0, 1), (4, 9), (8, 15), (12, 35), (16, 99)])
 def test_features_see_what_the_paper_says(layer, field):
     network = bare(ResNetTranslator(**SMALL, antialias=True))
