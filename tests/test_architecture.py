@@ -33,7 +33,7 @@ MAY_IMPORT = {  # DESIGN, section 2; every room may import itself and the versio
     "": ANYTHING,  # lit_gans/__init__.py imports when asked
     "__main__": {"cli"},
     "augment": {"errors", "recorded"},
-    "callbacks": {"files", "functional", "game", "internals", "metrics", "models", "modules"},
+    "callbacks": {"files", "functional", "game", "internals", "metrics", "models", "modules", "preflight.checks"},
     "cli": ANYTHING,
     "commands": ANYTHING - {"cli"},
     "data": {"errors"},

@@ -15,14 +15,16 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from lit_gans.callbacks.pairs import comparison, example_pairs
 from lit_gans.files import aside
 from lit_gans.functional import to_uint8
 from lit_gans.internals import accumulates, batches_done
-from lit_gans.models import GAN
+from lit_gans.models import GAN, Translation
 from lit_gans.modules import eval_mode
 
 __all__ = ("SampleGrid", "mosaic", "scatter")
 
+_PAIRS = 16  # of pictures and what is made of them, at most
 _LEGIBLE = 64  # pixels to which smaller images are magnified
 
 DOT = (214, 39, 40)
@@ -42,8 +44,9 @@ class SampleGrid(Callback):
     Works with any LightningModule that has ``sample(n)`` → images ``(n, C, H, W)`` in [-1, 1], or points ``(n, 2)``,
     which are drawn over the density of the data; latents are then fixed by seeding torch around the call. A
     ``lit_gans.models.GAN`` gets ``seed`` and ``ema`` as arguments and, if conditional, all classes in turn, one a
-    column. Images of less than 64 pixels are magnified by a whole factor. Of images neither grey nor RGB the first
-    channels are shown.
+    column. A model of pictures from pictures shows up to 16 held-out pairs: the source, what is made of it, and the
+    target, or the way back where there are no pairs. Images of less than 64 pixels are magnified by a whole factor. Of
+    images neither grey nor RGB the first channels are shown.
 
     Args:
         n: Number of images or points; of a conditional model only as many as fill whole rows.
@@ -136,6 +139,12 @@ class SampleGrid(Callback):
     def grid(self, pl_module: LightningModule, trainer: Trainer | None = None) -> Tensor:
         """Samples side by side, uint8 of shape ``(3, H, W)`` on the CPU; points over those of the trainer's data."""
         n, columns = self.n, self.nrow
+        if isinstance(pl_module, Translation):
+            with isolate_rng():
+                pairs = example_pairs(pl_module, trainer, min(n, _PAIRS))
+                shown = comparison(pl_module, pairs, self.seed, self.ema)
+            across = len(shown) // (len(pairs) * len(pl_module.directions))  # pictures that belong together
+            return mosaic(torch.stack(shown), across * (columns or (1 if across * shown[0].shape[2] > 256 else 4)))
         with isolate_rng(), eval_mode(pl_module):
             torch.manual_seed(self.seed)
             if isinstance(pl_module, GAN):

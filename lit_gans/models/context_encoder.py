@@ -52,7 +52,7 @@ class ContextEncoder(Translation):
     """
 
     content = ("pixel",)
-    shows_source = False
+    shows_source, takes_mask = False, True
 
     def __init__(
         self,

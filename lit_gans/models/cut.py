@@ -57,7 +57,7 @@ class CUT(Translation):
     """
 
     traits = Traits(one_fake=True, tells_by_sign=False)
-    shows_source = False
+    paired, shows_source = False, False
 
     def __init__(
         self,

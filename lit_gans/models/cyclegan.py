@@ -53,7 +53,7 @@ class CycleGAN(Translation):
     """
 
     traits = Traits(one_fake=True, generator_first=True, tells_by_sign=False)
-    shows_source = False
+    paired, shows_source, directions = False, False, ("a2b", "b2a")
 
     def __init__(
         self,
@@ -130,9 +130,7 @@ class CycleGAN(Translation):
 
     def translator(self, ema: bool = True, direction: str = "a2b") -> nn.Module:
         """The generator of a direction."""
-        if direction not in ("a2b", "b2a"):
-            raise ValueError(f"direction must be a2b or b2a, got {direction!r}")
-        both: Any = super().translator(ema)
+        both: Any = super().translator(ema, direction)
         network: nn.Module = both.there if direction == "a2b" else both.back
         return network
 

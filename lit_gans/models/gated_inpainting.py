@@ -43,6 +43,7 @@ class GatedInpainting(Translation):
     """
 
     content = ("coarse", "fine")
+    takes_mask = True
 
     def __init__(
         self,

@@ -37,6 +37,9 @@ class Translation(GAN):
     """
 
     traits = Traits(one_fake=True)
+    paired = True  # whether a target belongs to its source
+    takes_mask = False  # whether the last channel of a source is a mask, 1 in the hole
+    directions: tuple[str, ...] = ("a2b",)
     shows_source = True  # whether the discriminator sees the source beside the picture
     content: tuple[str, ...] = ()  # the generator's terms that need no discriminator
     begun = False  # whether the weights are those of an earlier stage
@@ -178,7 +181,7 @@ class Translation(GAN):
         ema: bool = True,
         test_mode: Literal["eval", "train"] | None = None,
         batch_size: int = 1,
-        direction: Literal["a2b", "b2a"] = "a2b",
+        direction: str = "a2b",
     ) -> Tensor:
         """Pictures made of others of any size, float (N, C, H, W) in [-1, 1], without gradients.
 
@@ -215,8 +218,8 @@ class Translation(GAN):
 
     def translator(self, ema: bool = True, direction: str = "a2b") -> nn.Module:
         """The network that ``translate`` uses: the generator, averaged where there is an average."""
-        if direction != "a2b":
-            raise ValueError(f"{type(self).__name__} knows one direction, a2b, not {direction!r}")
+        if direction not in self.directions:
+            raise ValueError(f"{type(self).__name__} knows {' and '.join(self.directions)}, not {direction!r}")
         network: nn.Module = getattr(self, "g_ema", self.generator) if ema else self.generator
         return network
 

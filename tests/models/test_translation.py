@@ -456,7 +456,7 @@ def test_the_mode_at_test_time_is_part_of_the_checkpoint(tmp_path):
 def test_sampling_has_nothing_to_draw_from():
     with pytest.raises(TypeError, match=r"Pix2Pix makes pictures of pictures: use model\.translate"):
         build("Pix2Pix").sample(4)
-    with pytest.raises(ValueError, match="Pix2Pix knows one direction"):
+    with pytest.raises(ValueError, match="Pix2Pix knows a2b, not 'b2a'"):
         build("Pix2Pix").translate(torch.zeros(1, 1, 8, 8), direction="b2a")
     with pytest.raises(ValueError, match=r"sources must be \(N, 1, H, W\)"):
         build("Pix2Pix").translate(torch.zeros(1, 3, 8, 8))
