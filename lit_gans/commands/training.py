@@ -35,8 +35,10 @@ from lit_gans.commands.verdict import verdict
 from lit_gans.commands.words import IMPORT, values_of, with_shipped
 from lit_gans.data import ImageDataModule
 from lit_gans.errors import UserError, unknown
+from lit_gans.game.checkpoint import begin_with
 from lit_gans.game.rebuilding import check_trainer_state
 from lit_gans.models import GAN
+from lit_gans.runs.checkpoint_files import CheckpointError
 from lit_gans.runs.checkpoints import BestCheckpoint, LastCheckpoint, SaveConfig
 from lit_gans.runs.folders import discard_unused, keep, next_version
 from lit_gans.runs.loggers import AppendingCSVLogger, PatientTensorBoardLogger, place_loggers
@@ -141,6 +143,9 @@ class CommandLine(LightningCLI):
             "--resume",
             action="store_true",
             help="go on with the newest run of this model and data, in its folder; begin one if there is none",
+        )
+        parser.add_argument(
+            "--init_from", type=str | None, default=None, help="begin with the weights of this checkpoint or run folder"
         )
         parser.add_argument("--import", action="append", default=[], help=IMPORT)
         parser.add_argument("--sample_every", type=int, default=500, help="steps between two sample grids")
@@ -253,6 +258,11 @@ class CommandLine(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train, and say where the results are."""
         self.tell_start()
+        if (first := self.config[str(self.subcommand)].init_from) is not None and not kwargs.get("ckpt_path"):
+            try:
+                rank_zero_info(f"{type(self.model).__name__} {begin_with(self.model, named_checkpoint(first))}")
+            except (ValueError, CheckpointError) as error:
+                raise UserError(f"--init_from: {error}") from error
         try:
             self.trainer.fit(**kwargs)
         except BaseException as error:
@@ -292,6 +302,8 @@ def refuse_impossible(options: Namespace, command: str) -> None:
     for name in ("checkpoint_every", "sample_every"):
         if options[name] < 1:
             raise UserError(f"--{name} must be at least 1, got {options[name]}")
+    if options.init_from is not None:
+        named_checkpoint(options.init_from)
     refuse_too_many("--trainer.devices", options.trainer.devices, options.trainer.accelerator)
     strategies = ["auto", *StrategyRegistry.available_strategies()]
     if isinstance(options.trainer.strategy, str) and options.trainer.strategy not in strategies:

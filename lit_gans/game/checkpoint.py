@@ -29,7 +29,7 @@ from lit_gans.preflight.agreement import check_same_step
 from lit_gans.runs.checkpoint_files import newest_whole
 from lit_gans.runs.trust import is_trusted, trusted_modules
 
-__all__ = ("FORMAT", "describe", "finish_resuming", "load", "plain_arguments", "restore", "statistics_of")
+__all__ = ("FORMAT", "begin_with", "describe", "finish_resuming", "load", "plain_arguments", "restore", "statistics_of")
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
@@ -210,6 +210,56 @@ def load(
     model.hparams.update(plain)
     device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
     return model.to(device)
+
+
+def begin_with(model: Any, checkpoint_path: Any) -> str:
+    """Give a model the weights of a checkpoint to begin with, and nothing else of it: a second stage, or fine-tuning.
+
+    The generator gets the averaged weights, where there are such, and so does its average here. The discriminator gets
+    its own, if it has learned and has the same shapes; else it stays as it is.
+
+    Args:
+        model: Whose networks get the weights.
+        checkpoint_path: Of a model whose generator has the same tensors.
+
+    Returns:
+        What was taken, in a sentence.
+
+    Raises:
+        ValueError: if the generators differ; names the first tensors.
+    """
+    path, checkpoint = newest_whole(checkpoint_path, "cpu")
+    _, saved, state = contents(checkpoint, path)
+    parts = {
+        name: {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
+        for name in ("g_ema", "generator", "discriminator")
+    }
+    source = "g_ema" if parts["g_ema"] else "generator"
+    if differs := _other_shapes(parts[source], model.generator.state_dict()):
+        raise ValueError(f"{path} holds another generator than the model has, {len(differs)} tensors differ: {differs[0]}")
+    model.generator.load_state_dict(parts[source])
+    if hasattr(model, "g_ema"):
+        model.g_ema.load_state_dict(parts[source])
+    rested = bool(saved.get("content_only"))
+    if rested or _other_shapes(parts["discriminator"], model.discriminator.state_dict()):
+        rival = "untrained" if rested else "of other shapes there"
+        told = f"the discriminator, which is {rival}, begins anew"
+    else:
+        model.discriminator.load_state_dict(parts["discriminator"])
+        told = "the discriminator too"
+    model.begun = True
+    averaged = "averaged " if source == "g_ema" else ""
+    return f"begins with the {averaged}weights of {path}; {told}"
+
+
+def _other_shapes(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
+    """Tensors that are not the same in two networks, each with both shapes."""
+    shapes = [{name: tuple(tensor.shape) for name, tensor in network.items()} for network in (theirs, ours)]
+    return [
+        f"{name} is {shapes[0].get(name, 'not')} there, {shapes[1].get(name, 'not')} here"
+        for name in shapes[0] | shapes[1]
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]
 
 
 def plain_arguments(model_class: type, arguments: Mapping[str, Any]) -> dict[str, Any]:

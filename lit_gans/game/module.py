@@ -94,6 +94,7 @@ class GameModule(SamplingModule):
     _labels_unseen = False
     pack = 1  # samples the discriminator judges together
     resting: tuple[Player, ...] = ()  # who is not updated, as the discriminator in the first of two stages
+    begun = False  # whether the weights it begins with are those of another run
     together: bool | None = None  # whether it may be shown real and generated images in one pass; None: not looked yet
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
     lazily = False  # whether this update has a penalty that most have not

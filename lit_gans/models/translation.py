@@ -42,7 +42,6 @@ class Translation(GAN):
     directions: tuple[str, ...] = ("a2b",)
     shows_source = True  # whether the discriminator sees the source beside the picture
     content: tuple[str, ...] = ()  # the generator's terms that need no discriminator
-    begun = False  # whether the weights are those of an earlier stage
     _example: Batch | None = None
 
     def __init__(
