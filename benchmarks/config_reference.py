@@ -24,7 +24,7 @@ import lit_gans.regularizers
 import lit_gans.runs
 from benchmarks.model_pages import FAMILIES, capital, inline, meaning, shown, stem_of
 from lit_gans.commands import comparison, data, evaluation, profiling, sampling, training, tuning
-from lit_gans.data import ImageDataModule
+from lit_gans.data import ImageDataModule, PairedImageDataModule, UnpairedImageDataModule
 from lit_gans.game.module import GameModule
 from lit_gans.models import AdaptiveClip, NormClip, Schedule, ValueClip
 
@@ -156,6 +156,15 @@ def reference() -> str:
         "## Data",
         "",
         *table(arguments(ImageDataModule, "data.")),
+        "For [pairs of pictures](pairs.md) name a class by `--data`; in a config file it is `class_path`, its options "
+        "`init_args`.",
+        "",
+        "### PairedImageDataModule",
+        "",
+        *table(arguments(PairedImageDataModule, "data.")),
+        "### UnpairedImageDataModule",
+        "",
+        *table(arguments(UnpairedImageDataModule, "data.")),
         "## Model",
         "",
         "Name a class by `--model`, and give its arguments as `--model.<argument>`. These are common to all:",

@@ -102,9 +102,12 @@ class Pairs:
         return self.targets.name(index)
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        """Source and target as validation has them, uint8 (C, H, W); of a mask, a last channel, 255 is the hole."""
+        """Source and target as validation has them, uint8 (C, H, W).
+
+        A mask is the last channel of the source, 255 in the hole, where the other channels are 128.
+        """
         source, target, mask = self._drawn(index, None)
-        return source if mask is None else torch.cat([source, mask]), target
+        return source if mask is None else torch.cat([source.masked_fill(mask > 127, 128), mask]), target
 
     def batch(self, indices: Tensor, key: Key | None = None) -> tuple[Tensor, Tensor]:
         """Sources and targets, float32 NCHW in [-1, 1]; a mask is the last channel, 1.0 in the hole.
