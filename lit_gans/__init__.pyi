@@ -8,6 +8,8 @@ from lit_gans.data import PairedImageDataModule as PairedImageDataModule
 from lit_gans.data import UnpairedImageDataModule as UnpairedImageDataModule
 from lit_gans.functional import Batch as Batch
 from lit_gans.guard import *
+from lit_gans.metrics import PSNR as PSNR
+from lit_gans.metrics import SSIM as SSIM
 from lit_gans.metrics import ClassStatistics as ClassStatistics
 from lit_gans.metrics import FrechetDistance as FrechetDistance
 from lit_gans.metrics import InceptionScore as InceptionScore

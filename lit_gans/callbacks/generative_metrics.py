@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -14,12 +15,20 @@ from tqdm.auto import tqdm
 
 from lit_gans.internals import batches_done, validation_source
 from lit_gans.metrics.drawing import measured_network, model_sampler, standing_statistics
-from lit_gans.metrics.evaluation import Evaluation, Result, check_metrics, higher_is_better
+from lit_gans.metrics.evaluation import METRICS, Evaluation, Result, check_metrics, higher_is_better
 from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
 from lit_gans.metrics.modes import modes_of
 from lit_gans.metrics.protocol import Protocol, load_protocol
 from lit_gans.metrics.reals import real_images
 from lit_gans.metrics.reference import RealImages, Reference, real_statistics
+from lit_gans.metrics.translation import (
+    PICTURE_METRICS,
+    PICTURE_PROTOCOLS,
+    PictureEvaluation,
+    PictureProtocol,
+    load_picture_protocol,
+)
+from lit_gans.models import Translation
 
 __all__ = ("GenerativeMetrics",)
 
@@ -36,13 +45,17 @@ class GenerativeMetrics(Callback):
     without validation gets one for this callback alone. Real images are those of an ``ImageDataModule``, else the data
     set of the training loader.
 
+    Of a model of pictures from pictures it measures what is made of held-out sources, or of the training ones where
+    none are held out: ``psnr``, ``ssim``, ``l1``, ``lpips``, ``fd`` with pairs, ``fd`` and ``cycle`` without; see
+    ``lit_gans.metrics.PICTURE_METRICS``, and ``PICTURE_PROTOCOLS`` for its protocols.
+
     Args:
         metrics: Of ``fd``, ``is``, ``kid``, ``pr``, ``classes``, ``mmd``, ``fd_infinity``; and ``modes``, which logs
             ``val/modes``, ``val/reverse_kl`` and, of points, ``val/high_quality``, on the data sets ``ring``, ``grid``,
             ``spiral`` and ``stacked_mnist``, and alone needs neither an extractor nor real images.
         extractor: What looks at the images, see ``lit_gans.metrics.load_extractor``; None takes the classifier of its
             own for ``digits`` and ``mnist``, else ``inception``.
-        protocol: A preset of ``lit_gans.metrics.PROTOCOLS`` by name, or a ``Protocol``.
+        protocol: A preset of ``lit_gans.metrics.PROTOCOLS`` or ``PICTURE_PROTOCOLS`` by name, or a protocol.
         every_n_steps: Validate, and measure, each so many training batches; None leaves that to the Trainer.
         ema: Whether to measure the averaged generator, where there is one.
         sample: ``sample(module, n)`` → images, in place of the module's method.
@@ -62,7 +75,7 @@ class GenerativeMetrics(Callback):
         self,
         metrics: Sequence[str] = ("fd",),
         extractor: str | nn.Module | FeatureExtractor | None = None,
-        protocol: str | Protocol = "quick",
+        protocol: str | Protocol | PictureProtocol = "quick",
         every_n_steps: int | None = None,
         ema: bool = True,
         sample: Callable[[LightningModule, int], Tensor] | None = None,
@@ -70,10 +83,14 @@ class GenerativeMetrics(Callback):
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self.metrics, self.extractor = check_metrics(metrics), extractor
-        self.protocol = load_protocol(protocol)
+        of_pictures = bool(set(metrics) & (PICTURE_METRICS.keys() - METRICS.keys()))
+        self.metrics, self.extractor = tuple(metrics) if of_pictures else check_metrics(metrics), extractor
+        pictures = isinstance(protocol, PictureProtocol) or protocol in PICTURE_PROTOCOLS
+        self.picture_protocol = load_picture_protocol(protocol) if pictures else None
+        self.protocol = load_protocol("quick" if pictures else protocol)  # type: ignore[arg-type]
         if not ema:
             self.protocol = self.protocol.changed(ema=False)
+            self.picture_protocol = self.picture_protocol and self.picture_protocol.changed(ema=False)
         self.every_n_steps, self.sample, self.reals = every_n_steps, sample, reals
         self.history: list[tuple[int, dict[str, float]]] = []
         """Steps and values so far."""
@@ -81,6 +98,7 @@ class GenerativeMetrics(Callback):
         """The latest, with its stamp."""
         self._reference: Reference | None = None
         self._evaluation: Evaluation | None = None
+        self._pictures: PictureEvaluation | None = None  # in its place, of a model of pictures from pictures
         self._lent: list[tuple[Any, str]] = []
 
     @property
@@ -105,6 +123,34 @@ class GenerativeMetrics(Callback):
         """Look for all that is needed: extractor, samples, real images, and a validation to work in."""
         if stage not in ("fit", "validate"):
             return
+        if isinstance(pl_module, Translation):
+            self._pictures = self._picture_evaluation(trainer, pl_module)
+        else:
+            self._look_for_samples(trainer, pl_module)
+        if stage == "fit":
+            self.history, self.result = [], None
+            self._check_monitors(trainer)
+            self._arrange_validation(trainer, pl_module)
+
+    def _picture_evaluation(self, trainer: Trainer, module: Translation) -> PictureEvaluation:
+        """What measures pictures from pictures."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "pairs"):
+            raise TypeError(
+                f"GenerativeMetrics finds no pictures for {type(module).__name__} to translate: train with a data "
+                "module of pairs, PairedImageDataModule or UnpairedImageDataModule"
+            )
+        extractor = None
+        if {"fd", "fid"} & set(self.metrics):
+            name = getattr(data, "dataset", None)
+            extractor = load_extractor(self.extractor or (name if name in ("digits", "mnist") else "inception"))
+        protocol = self.picture_protocol or load_picture_protocol(self.protocol)
+        if data.pairs(protocol.split) is None:  # type: ignore[arg-type]
+            protocol = protocol.changed(split="train")
+        return PictureEvaluation(self.metrics, protocol, extractor, module.paired, module.directions)
+
+    def _look_for_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What measures samples, and whether all is there that it needs."""
         data: Any = getattr(trainer, "datamodule", None)
         name = getattr(data, "dataset", None)
         looking = self.metrics != ("modes",) and getattr(data, "mixture", None) is None
@@ -117,14 +163,10 @@ class GenerativeMetrics(Callback):
             pass
         if self._evaluation.extractor is not None and (self.reals is not None or hasattr(data, "source")):
             self._evaluation.check(len(self._open_reals(trainer)))
-        if stage == "fit":
-            self.history, self.result = [], None
-            self._check_monitors(trainer)
-            self._arrange_validation(trainer, pl_module)
 
     def _check_monitors(self, trainer: Trainer) -> None:
         """Refuse a monitor of a distance that goes by another name, or of the wrong direction."""
-        key = f"val/{self._checked().key}"
+        key = f"val/{self._checked().key if self._pictures is None else self._pictures.key}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             monitor = str(getattr(callback, "monitor", None))
             if re.fullmatch(r"val/(fid|fd_.*)", monitor) and monitor not in (key, f"{key}_infinity"):
@@ -171,7 +213,8 @@ class GenerativeMetrics(Callback):
         """Look at the real images, and log the protocol."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._prepare(trainer, pl_module)
+        if self._pictures is None:
+            self._prepare(trainer, pl_module)
         for logger in trainer.loggers:
             logger.log_hyperparams({"metrics_protocol": self._stamp(trainer, pl_module)})
 
@@ -254,26 +297,41 @@ class GenerativeMetrics(Callback):
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         """Values by name; NaN, with a warning, if the generator makes such."""
-        reference, evaluation = self._prepare(trainer, pl_module), self._checked()
-        with torch.no_grad(), standing_statistics(pl_module, self.protocol):
-            try:
-                result = evaluation.measure(
-                    lambda seed: model_sampler(pl_module, self.protocol, seed, self.sample),
-                    reference,
-                    pl_module.device,
-                    self._progress(trainer),
-                )
-            except FloatingPointError as error:
-                rank_zero_warn(f"step {trainer.global_step}: {error}")
-                result = Result(dict.fromkeys(self.last, math.nan) or {evaluation.key: math.nan})
-        evaluation.leave_device()
+        try:
+            result = self._seen(trainer, pl_module)
+        except FloatingPointError as error:
+            rank_zero_warn(f"step {trainer.global_step}: {error}")
+            key = self._checked().key if self._pictures is None else self._pictures.key
+            result = Result(dict.fromkeys(self.last, math.nan) or {key: math.nan})
+        if self._evaluation is not None:
+            self._evaluation.leave_device()
         result.protocol = self._stamp(trainer, pl_module)
         self.result = result
         self.history.append((trainer.global_step, result.metrics))
         return result.metrics
 
+    def _seen(self, trainer: Trainer, pl_module: LightningModule) -> Result:
+        """What is seen in samples, or in what is made of pictures."""
+        if self._pictures is not None:
+            assert isinstance(pl_module, Translation)
+            data, p = cast("Any", trainer).datamodule, self._pictures.protocol
+            translate = partial(translated, pl_module, p.seed, p.ema)
+            return self._pictures.measure(translate, data.pairs(p.split), pl_module.device, self._progress(trainer))
+        reference, evaluation = self._prepare(trainer, pl_module), self._checked()
+        with torch.no_grad(), standing_statistics(pl_module, self.protocol):
+            return evaluation.measure(
+                lambda seed: model_sampler(pl_module, self.protocol, seed, self.sample),
+                reference,
+                pl_module.device,
+                self._progress(trainer),
+            )
+
     def _stamp(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """All that the values depend on."""
+        if self._pictures is not None:
+            pictures, p = cast("Any", trainer).datamodule, self._pictures.protocol
+            averaged = measured_network(pl_module, p.ema)[1]
+            return self._pictures.stamp(pictures.describe(p.split), averaged, len(pictures.pairs(p.split)))
         identity = self._identity(trainer) or {"dataset": "of the training loader" if self.reals is None else "given"}
         data = identity if self._reference is None else {**identity, "count": self._reference.moments.n}
         averaged = measured_network(pl_module, self.protocol.ema)[1]
@@ -291,7 +349,7 @@ class GenerativeMetrics(Callback):
         if self.result is not None:
             step, values = self.history[-1]
             key = "lit_gans_metrics"  # of a second such callback, with its extractor's name
-            extractor = self._checked().extractor
+            extractor = (self._checked() if self._pictures is None else self._pictures).extractor
             key += f"/{extractor.name if extractor else 'modes'}" if key in checkpoint else ""
             checkpoint[key] = {"step": step, "values": values, "protocol": self.result.protocol}
 
@@ -308,3 +366,10 @@ class GenerativeMetrics(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history."""
         self.history = [(step, values) for step, values in state_dict["history"]]
+
+
+def translated(model: Translation, seed: int, ema: bool, x: Tensor, direction: str) -> Tensor:
+    """What a model makes of pictures, of those of one size as many at a time as it is given."""
+    like = next(model.parameters(), x)
+    made = model.translate(x.to(like.dtype), seed=seed, ema=ema, direction=direction, batch_size=len(x))
+    return made.float()

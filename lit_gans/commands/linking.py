@@ -4,6 +4,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+import lit_gans.data
 import lit_gans.models
 from lit_gans.data import ImageDataModule
 from lit_gans.data.own import is_own
@@ -32,6 +33,8 @@ def link(options: Namespace, given: Namespace) -> None:
     if "dataset" in places["data"] and "class_path" not in options.data:
         for key in ("image_size", "channels"):
             _share(key, places, said, _fact(options.data, key))
+    if "class_path" in options.data:
+        _share_pictures(options, places, said)
     _share_latents(places, said)
     _share_classes(options.model.class_path, places, said)
 
@@ -108,3 +111,26 @@ def _share_classes(class_path: str, places: dict[str, Any], given: dict[str, Any
             continue
         if "num_classes" in places[name] and "num_classes" not in given[name]:
             places[name].num_classes = classes
+
+
+def _share_pictures(options: Namespace, places: dict[str, Any], given: dict[str, Any]) -> None:
+    """Networks between pictures get the channels, the scale and the size of the pairs."""
+    cls: Any = getattr(lit_gans.models, options.model.class_path.rpartition(".")[2], None)
+    kind: Any = getattr(lit_gans.data, options.data.class_path.rpartition(".")[2], None)
+    if kind is None or cls is None or not issubclass(cls, lit_gans.models.Translation):
+        return
+    try:
+        data = kind(**options_of_data(options).as_dict())
+        source, target, scale, size = data.source_channels, data.channels, data.scale, data.image_size
+    except (AttributeError, ValueError, TypeError, OSError):  # what is wrong with the data is said in its setup
+        return
+    seen = target + (source if cls.shows_source and not cls.takes_mask else int(cls.takes_mask))
+    made = {"in_channels": source, "out_channels": target}
+    facts = {
+        "generator": {**made, "channels": target, "scale": scale, "image_size": size},
+        "discriminator": {"in_channels": seen, "channels": target, "image_size": size and size // 2},
+    }
+    for name, its in facts.items():
+        for key, value in its.items():
+            if key in places[name] and given[name].get(key) is None and value:
+                places[name][key] = value

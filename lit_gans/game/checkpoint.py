@@ -236,7 +236,7 @@ def begin_with(model: Any, checkpoint_path: Any) -> str:
     }
     source = "g_ema" if parts["g_ema"] else "generator"
     if differs := _other_shapes(parts[source], model.generator.state_dict()):
-        raise ValueError(f"{path} holds another generator than the model has, {len(differs)} tensors differ: {differs[0]}")
+        raise ValueError(f"{path} holds another generator, {len(differs)} tensors differ: {differs[0]}")
     model.generator.load_state_dict(parts[source])
     if hasattr(model, "g_ema"):
         model.g_ema.load_state_dict(parts[source])

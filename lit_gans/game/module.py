@@ -368,6 +368,8 @@ class GameModule(SamplingModule):
         check_precision(self, self.trainer)
         check_ranks_agree(self, self.trainer)
         check_schedules(self)
+        for penalty in self.regularizers:
+            penalty.prepare()
         penalised = self.traits.double_backward or any(r.double_backward for r in self.regularizers)
         check_strategy(self.trainer.strategy, penalised)
         self._labels_unseen = self.num_classes is not None and not check_classes(self, self.trainer)

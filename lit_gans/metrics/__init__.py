@@ -21,11 +21,14 @@ from lit_gans.metrics.protocol import PROTOCOLS, Protocol, differences, load_pro
 from lit_gans.metrics.psnr import PSNR, psnr
 from lit_gans.metrics.reference import Reference, real_statistics
 from lit_gans.metrics.ssim import SSIM, ssim
+from lit_gans.metrics.translation import PICTURE_METRICS, PICTURE_PROTOCOLS, PictureEvaluation, PictureProtocol
 
 __all__ = (
     "L1",
     "LPIPS",
     "METRICS",
+    "PICTURE_METRICS",
+    "PICTURE_PROTOCOLS",
     "PROTOCOLS",
     "PSNR",
     "SSIM",
@@ -42,7 +45,9 @@ __all__ = (
     "ModeCoverage",
     "ModuleExtractor",
     "Moments",
+    "PictureEvaluation",
     "PictureMetric",
+    "PictureProtocol",
     "PointModes",
     "PrecisionRecall",
     "Protocol",

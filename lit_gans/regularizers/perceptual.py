@@ -31,7 +31,7 @@ class PerceptualLoss(Regularizer):
     with :math:`φ_l` the maps of layer l, norms that are means over all their numbers, and Gram matrices divided by C H
     W. arXiv:1603.08155, equations 2 to 4. As an add-on it goes onto any model of pictures from pictures.
 
-    The network is loaded when it is first used. It is no part of the model: neither its weights nor its hash are in a
+    The network is loaded when training begins. It is no part of the model: neither its weights nor its hash are in a
     checkpoint. VGG19's weights are torchvision's; they are looked for at ``$LIT_GANS_VGG19``, then in torch hub's
     cache, else downloaded. Pictures in [-1, 1] are brought to the range that the network was trained on; grey ones are
     repeated. Their size stays.
@@ -52,7 +52,7 @@ class PerceptualLoss(Regularizer):
 
     Raises:
         ValueError: if there is no such layer, or not one weight for each.
-        FileNotFoundError: at the first use, if there are no weights and no network to fetch them.
+        FileNotFoundError: when training begins, if there are no weights and no network to fetch them.
     """
 
     player, double_backward, asks_discriminator = "generator", False, False
@@ -104,14 +104,18 @@ class PerceptualLoss(Regularizer):
             total = total + factor * (difference.abs() if self.norm == "l1" else difference.square()).mean()
         return total
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """What the network sees in pictures, for each layer."""
+    def prepare(self) -> None:
+        """Load the network, if that has not been done."""
         if not self._seer:
             self._seer.append(
                 vgg19_maps(self.layers, self.before_activation)
                 if self.extractor == "vgg19"
                 else Maps(load_extractor(self.extractor), self.layers)
             )
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What the network sees in pictures, for each layer."""
+        self.prepare()
         return self._seer[0](x)
 
 

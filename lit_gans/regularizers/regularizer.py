@@ -49,6 +49,9 @@ class Regularizer(Recorded):
             raise ValueError(f"{type(self).__name__}: weight must not be negative, got {weight}")
         self.weight, self.every = weight, every
 
+    def prepare(self) -> None:
+        """Fetch what is needed, before training starts: nothing, here."""
+
     def weight_of(self, model: Any, real: Batch) -> float:
         """The factor for these images."""
         return self.weight
