@@ -145,7 +145,7 @@ class GenerativeMetrics(Callback):
             name = getattr(data, "dataset", None)
             extractor = load_extractor(self.extractor or (name if name in ("digits", "mnist") else "inception"))
         protocol = self.picture_protocol or load_picture_protocol(self.protocol)
-        if data.pairs(protocol.split) is None:  # type: ignore[arg-type]
+        if data.pairs(protocol.split) is None:
             protocol = protocol.changed(split="train")
         return PictureEvaluation(self.metrics, protocol, extractor, module.paired, module.directions)
 

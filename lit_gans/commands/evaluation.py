@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from lit_gans.commands.files import refuse_existing, staged
 from lit_gans.commands.parsing import Parser
+from lit_gans.commands.picture_evaluation import evaluate_files, evaluate_model, is_translation
 from lit_gans.commands.processes import refuse_too_many
 from lit_gans.commands.restoring import data_of, load_model, named_checkpoint, read_checkpoint
 from lit_gans.commands.words import IMPORT
@@ -38,6 +39,14 @@ DEFAULT_METRICS = ["fd", "is", "kid", "pr"]
 
 def main(command: str, words: list[str]) -> None:
     """Parse the words, look whether all is there, measure, print the table, write the JSON."""
+    if any(word.partition("=")[0] == "--against" for word in words):
+        evaluate_files(command, words)
+        return
+    if words and not words[0].startswith("-"):
+        words = [str(named_checkpoint(words[0])), *words[1:]]
+        if is_translation(words[0]):
+            evaluate_model(command, words)
+            return
     config = parse(command, words)
     if config.output is not None:
         refuse_existing(Path(config.output), config.overwrite)

@@ -30,7 +30,7 @@ _SOURCES = {  # files with the options of a command
     "tune": ("tuning/__init__", "training"),
     "profile": ("profiling/__init__", "training"),
     "sample": ("sampling",),
-    "evaluate": ("evaluation",),
+    "evaluate": ("evaluation", "picture_evaluation"),
     "check-data": ("data",),
     "compare": ("comparison",),
     "list": ("listing",),
@@ -89,6 +89,8 @@ def check_options(command: str, words: list[str], known: Mapping[str, str]) -> N
             raise UserError(unknown("option", name, all_options(command, names)))
         first = inner.partition(".")[0]
         inside = arguments_inside(outer, data_class(words)) if inner else set()
+        if inside and command == "evaluate" and outer == "data" and data_class(words) is None:
+            inside = set().union(*map(data_arguments, DATA_CLASSES))  # the checkpoint tells which data module
         if inside and first not in inside | {"class_path", "init_args", "dict_kwargs"} and not is_foreign(outer, words):
             raise UserError(unknown("option", name, all_options(command, names, data_class(words))))
 
@@ -144,7 +146,7 @@ def check_files(command: str, words: list[str], known: Mapping[str, str]) -> Non
         for path in positionals(words, known):
             if not Path(path).exists():
                 raise UserError(f"no such file: {path}")
-    for path in values_of(words, "images") if command == "evaluate" else []:
+    for path in [*values_of(words, "images"), *values_of(words, "against")] if command == "evaluate" else []:
         if not Path(path).exists():
             raise UserError(f"there is nothing at {path}")
     output = next((words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-o", "--output")), None)

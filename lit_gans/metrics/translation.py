@@ -129,7 +129,8 @@ class PictureEvaluation:
     """Measures outputs against targets.
 
     Args:
-        metrics: Names of the metrics, of those in ``PICTURE_METRICS``; empty for those that suit.
+        metrics: Names of the metrics, of those in ``PICTURE_METRICS``; empty for those that suit: ``psnr``, ``ssim``
+            where pictures have room for its window, and ``l1``, or without pairs ``fd`` and ``cycle``.
         protocol: The protocol that is followed.
         extractor: What looks at pictures for the Fréchet distance; None where that is not asked for.
         paired: Whether a target belongs to its source.
@@ -147,6 +148,7 @@ class PictureEvaluation:
         paired: bool = True,
         directions: Sequence[str] = ("a2b",),
     ) -> None:
+        self.chosen = bool(metrics)
         names = ["fd" if name == "fid" else name for name in metrics]
         if not names:
             names = ["psnr", "ssim", "l1"] if paired else ["fd", *["cycle"] * (len(directions) > 1)]
@@ -247,7 +249,7 @@ class Table:
                 self.paired = {
                     name: (LPIPS(crop=crop) if name == "lpips" else _PAIRED[name](p.channel, crop)).to(self.device)
                     for name in self.evaluation.metrics
-                    if name in _PAIRED
+                    if name in _PAIRED and (name != "ssim" or self.evaluation.chosen or large_enough(target, crop))
                 }
             for metric in self.paired.values():
                 metric.update(made, target)
@@ -272,6 +274,11 @@ class Table:
                 metrics = dict(self.cycles)
             found |= {key: float(metric.compute()) for key, metric in metrics.items()}
         return found
+
+
+def large_enough(target: Tensor, crop: int) -> bool:
+    """Whether the window of the structural similarity fits into pictures."""
+    return min(target.shape[2:]) - 2 * crop >= 11
 
 
 def baseline(name: str, source: Tensor, target: Tensor, mean: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
 
+from lit_gans.commands.linking import options_of_data
 from lit_gans.commands.processes import available_memory
 from lit_gans.commands.profiling.occasional import whole_turns
 from lit_gans.commands.profiling.running import Stepper, build, told, without_output
@@ -94,7 +95,7 @@ def usual_alternatives(options: Namespace, model: Any, device: torch.device) -> 
         model: The model that these options describe, once it has been set up to train.
         device: The device on which that model trains.
     """
-    data, trainer, arguments = options.data, options.trainer, options.model.init_args
+    data, trainer, arguments = options_of_data(options), options.trainer, options.model.init_args
     found = []
     if any(parameter.ndim == 4 for parameter in model.parameters()):
         value = not model.laid_out
@@ -106,16 +107,21 @@ def usual_alternatives(options: Namespace, model: Any, device: torch.device) -> 
     found.append(Alternative(f"compile {'on' if compiles else 'off'}", of_model(compile=compiles)))
     workers = data.num_workers or 0
     for count in (0, 2 * workers) if workers else (2,):
-        found.append(Alternative(f"num_workers {count}", {"data": {"num_workers": count}}))
+        found.append(Alternative(f"num_workers {count}", of_data(options, num_workers=count)))
     if device.type == "cpu" and torch.cuda.is_available():
         found.append(Alternative("one GPU", {"trainer": {"accelerator": "gpu", "devices": 1}}, keeps=False))
     changes = "changes the training"
     for factor in (2, 4):
-        overlay = {"data": {"batch_size": factor * data.batch_size}}
+        overlay = of_data(options, batch_size=factor * data.batch_size)
         found.append(Alternative(f"batch_size × {factor}", overlay, keeps=False, remark=changes))
     parts = 2 * arguments.accumulate
     found.append(Alternative(f"accumulate {parts}", of_model(accumulate=parts), keeps=False, remark="saves memory"))
     return found
+
+
+def of_data(options: Namespace, **arguments: Any) -> dict[str, Any]:
+    """An overlay of the data's arguments, which stand deeper where the class of the data is named."""
+    return {"data": {"init_args": arguments} if "class_path" in options.data else arguments}
 
 
 def of_model(**arguments: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from lit_gans.commands.tuning.search import (
     rungs,
     search,
 )
-from lit_gans.commands.tuning.space import check, name_of, own_values, space_of
+from lit_gans.commands.tuning.space import check, data_options, name_of, own_values, space_of
 from lit_gans.errors import UserError
 
 __all__ = ("main",)
@@ -50,7 +50,7 @@ def main(command: str, words: list[str]) -> None:
     sampler: Sampler = RandomSampler(space, seed)
     if options.sampler == "optuna":
         sampler = OptunaSampler(space, seed, options.trials)
-    if max(space.get("batch_size", [0])) > (images := training_images(config)) and config["data"]["drop_last"]:
+    if max(space.get("batch_size", [0])) > (images := training_images(config)) and data_options(config)["drop_last"]:
         raise UserError(f"--batch_size {max(space['batch_size'])} is larger than the data set of {images} images")
     folder = Path(options.dir or Path(config["trainer"]["default_root_dir"], f"tune-{name_of(config)}"))
     bounds = {name: getattr(options, name) for name in ("trials", "max_steps", "eta", "sampler")}

@@ -39,7 +39,10 @@ def overlay_of(parameters: Parameters, config: dict[str, Any]) -> dict[str, Any]
             for entry in config["model"]["init_args"]["regularizers"]
         ]
     overlay: dict[str, Any] = {"model": {"init_args": model}} if model else {}
-    return overlay | ({"data": {"batch_size": parameters["batch_size"]}} if "batch_size" in parameters else {})
+    if "batch_size" in parameters:
+        data = {"batch_size": parameters["batch_size"]}
+        overlay["data"] = {"init_args": data} if "class_path" in config.get("data", {}) else data
+    return overlay
 
 
 def overlay_text(best: Outcome, config: dict[str, Any], trials: int, seed: int) -> str:

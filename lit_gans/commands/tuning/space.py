@@ -7,7 +7,7 @@ from typing import Any
 from lit_gans.commands.tuning.search import Parameters, Space
 from lit_gans.errors import UserError, unknown
 
-__all__ = ("ARGUMENTS", "check", "name_of", "own_values", "short", "space_of")
+__all__ = ("ARGUMENTS", "check", "data_options", "name_of", "own_values", "short", "space_of")
 
 ARGUMENTS = ("g_lr", "d_lr", "gp_weight")  # of models
 
@@ -78,7 +78,7 @@ def own_values(space: Space, config: dict[str, Any]) -> Parameters:
     """What the config says of all that is searched; the middle of the range of a weight that a rule would give."""
     model, regularizers = config["model"]["init_args"], config["model"]["init_args"]["regularizers"]
     weights = {f"weight.{short(entry)}": entry["init_args"]["weight"] for entry in regularizers or ()}
-    there = {**model, **weights, "batch_size": config["data"]["batch_size"]}
+    there = {**model, **weights, "batch_size": data_options(config)["batch_size"]}
     return {name: _middle(allowed) if there[name] is None else there[name] for name, allowed in space.items()}
 
 
@@ -88,6 +88,12 @@ def _middle(allowed: Any) -> float:
     return float(math.sqrt(low * high))
 
 
+def data_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the data, which stand deeper where its class is named."""
+    data: dict[str, Any] = config["data"]
+    return data["init_args"] if "class_path" in data else data
+
+
 def short(entry: dict[str, Any]) -> str:
     """The name of a class in a config."""
     return str(entry["class_path"]).rpartition(".")[2]
@@ -95,4 +101,4 @@ def short(entry: dict[str, Any]) -> str:
 
 def name_of(config: dict[str, Any]) -> str:
     """What is trained, on what."""
-    return f"{short(config['model'])}-{config['data']['dataset']}".lower()
+    return f"{short(config['model'])}-{data_options(config)['dataset']}".lower()

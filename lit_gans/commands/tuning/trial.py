@@ -17,10 +17,12 @@ import torch
 import yaml
 from lightning import Callback, LightningModule, Trainer
 
+import lit_gans.data
 from lit_gans.commands.errors import fail
 from lit_gans.commands.parsing import Parser, explain, options_of
 from lit_gans.commands.training import EXPECTED_WARNINGS, CommandLine, give_an_end, run
 from lit_gans.commands.tuning.search import Outcome
+from lit_gans.commands.tuning.space import data_options, short
 from lit_gans.data import ImageDataModule
 from lit_gans.errors import UserError
 
@@ -81,6 +83,10 @@ def understood(words: list[str], others: Sequence[str] = ()) -> dict[str, Any]:
 
 def training_images(config: dict[str, Any]) -> int:
     """How many images there are to train on."""
+    if "class_path" in config["data"]:
+        pairs = getattr(lit_gans.data, short(config["data"]))(**data_options(config))
+        pairs.prepare_data()
+        return len(pairs.train_dataloader().dataset)
     data = ImageDataModule(**config["data"])
     data.prepare_data()
     source = data.open("train")
