@@ -23,7 +23,7 @@ from lit_gans.data.pictures import (
     Stored,
     decoded_bytes,
     in_order,
-    one_size,
+    resized,
     stored,
     with_channels,
 )
@@ -371,11 +371,13 @@ class PairedImageDataModule(PairData):
         """
         if self._image_size is not None:
             return self._image_size
-        base = self._base("train")
-        size = None if base is None else one_size(base[0])
-        if size is None:
+        if self.dataset != "folder":
+            return self.load_size or self._images.image_size - self._images.image_size % self.scale
+        halves = 2 if self.side_by_side else 1
+        sizes = {resized((h.height, h.width // halves), self.load_size) for h in self._targets.good.values()}
+        if len(sizes) != 1:
             raise ValueError(f"the pictures in {self.root} have several sizes: set image_size (--data.image_size)")
-        return min(side - side % self.scale for side in size)
+        return min(side - side % self.scale for side in sizes.pop())
 
     @cached_property
     def _matched(self) -> tuple[list[tuple[int, int]], int]:

@@ -28,6 +28,7 @@ __all__ = (
     "decoded_bytes",
     "in_order",
     "one_size",
+    "resized",
     "stack",
     "stem",
     "stored",
@@ -216,9 +217,7 @@ class Resized:
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width after resizing."""
-        height, width = self.pictures.size(index)
-        short = min(height, width)
-        return round(height * self.side / short), round(width * self.side / short)
+        return resized(self.pictures.size(index), self.side)
 
     def picture(self, index: int) -> Tensor:
         """The resized picture."""
@@ -363,6 +362,12 @@ def in_order(work: Callable[..., _Result], items: Sequence[object]) -> list[_Res
     if broken:
         raise broken[0] if len(broken) == 1 else UnreadableError(str(broken[0]), [n for e in broken for n in e.names])
     return results
+
+
+def resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """Height and width once the shorter one is resized to ``side``, the longer one in proportion; None: as it is."""
+    height, width = size
+    return size if side is None else (round(height * side / min(size)), round(width * side / min(size)))
 
 
 def one_size(pictures: Pictures) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from lit_gans.data.datamodule import DataSet, ImageDataModule, Split
 from lit_gans.data.folders import Folder, share_of
 from lit_gans.data.pairing import Unpaired, View
 from lit_gans.data.pairs import PairData, ValView, check_dataset, made_of, pictures_of, several_sizes
-from lit_gans.data.pictures import Made, Pictures, Resized, Some, one_size
+from lit_gans.data.pictures import Made, Pictures, Resized, Some, resized
 from lit_gans.data.sources import Source
 from lit_gans.data.tasks import Task, parse_task
 
@@ -253,11 +253,14 @@ class UnpairedImageDataModule(PairData):
         """
         if self._image_size is not None:
             return self._image_size
-        sizes = {one_size(side) for side in self._read("train") or ()}
-        size = sizes.pop() if len(sizes) == 1 else None
-        if size is None:
+        sizes = set()
+        for images, folder in zip(self._images, self._folder, strict=True):
+            own = [(images.image_size,) * 2] if images is not None else []
+            own += [(h.height, h.width) for h in folder.good.values()] if folder is not None else []
+            sizes |= {resized(size, self.load_size) for size in own}
+        if len(sizes) != 1:
             raise ValueError("the pictures of the two sides have several sizes: set image_size (--data.image_size)")
-        return min(size)
+        return min(sizes.pop())
 
     # what is wrong
 
