@@ -26,9 +26,8 @@ class Source:
 
 
 def extractor():
-    return ModuleExtractor(
-        torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten()), "pools", channels=1, raw=False
-    )
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten())
+    return ModuleExtractor(network, name="pools", channels=1, raw=False)
 
 
 def eight_bits(x):
