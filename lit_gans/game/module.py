@@ -37,6 +37,7 @@ from lit_gans.preflight.checks import (
     peek,
 )
 from lit_gans.preflight.compatibility import check_compatibility
+from lit_gans.preflight.pairs import check_pairs
 from lit_gans.regularizers.regularizer import Regularizer
 from lit_gans.runs.checkpoint_files import use_safe_io
 
@@ -94,6 +95,7 @@ class GameModule(SamplingModule):
     _labels_unseen = False
     pack = 1  # samples the discriminator judges together
     resting: tuple[Player, ...] = ()  # who is not updated, as the discriminator in the first of two stages
+    example: Batch | None = None  # the first batch, of a model of pictures from pictures
     begun = False  # whether the weights it begins with are those of another run
     together: bool | None = None  # whether it may be shown real and generated images in one pass; None: not looked yet
     turn: int | None = None  # which of its updates the player that plays is at; None: it does not learn
@@ -387,7 +389,11 @@ class GameModule(SamplingModule):
 
     def check_example(self, batch: Any) -> None:
         """Play one round with the first batch without learning, and refuse what does not fit."""
-        check_batch(self, batch)
+        if self.traits.from_pictures:
+            self.example = self.unpack_batch(batch)
+            check_pairs(self, self.example.part(slice(2)))
+        else:
+            check_batch(self, batch)
 
     def on_fit_start(self) -> None:
         """Lists that each step needs, gathered once all layers exist; optimizers exist only now, too."""

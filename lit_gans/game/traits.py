@@ -31,6 +31,8 @@ class Traits:
     """Of "real" and "fake": where each update of the discriminator takes slopes."""
     tells_by_sign: bool = True
     """Whether logits above 0 mean real."""
+    from_pictures: bool = False
+    """Whether the generator is given a picture in the place of noise."""
     one_fake: bool = False
     """Whether both players of a step get the same generated images."""
     generator_first: bool = False

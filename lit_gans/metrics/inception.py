@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
     FeatureExtractorInceptionV3,
 )
 
-from lit_gans.metrics import published
+from lit_gans.metrics.published import find_weights as find_published
 
 __all__ = ("SHA256", "build_inception", "find_weights")
 
@@ -68,7 +68,7 @@ def find_weights() -> Path:
     Raises:
         FileNotFoundError: if it is nowhere, and cannot be downloaded.
     """
-    return published.find_weights(
+    return find_published(
         URL_INCEPTION_V3,
         VARIABLE,
         SHA256,

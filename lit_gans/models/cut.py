@@ -56,7 +56,7 @@ class CUT(Translation):
         **kwargs: All other arguments of ``Translation``.
     """
 
-    traits = Traits(one_fake=True, tells_by_sign=False)
+    traits = Traits(from_pictures=True, one_fake=True, tells_by_sign=False)
     paired, shows_source = False, False
 
     def __init__(

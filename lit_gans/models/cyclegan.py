@@ -52,7 +52,7 @@ class CycleGAN(Translation):
         **kwargs: All other arguments of ``Translation``.
     """
 
-    traits = Traits(one_fake=True, generator_first=True, tells_by_sign=False)
+    traits = Traits(from_pictures=True, one_fake=True, generator_first=True, tells_by_sign=False)
     paired, shows_source, directions = False, False, ("a2b", "b2a")
 
     def __init__(

@@ -1,5 +1,6 @@
 """Images to images: what all models share whose generator is given a picture in the place of noise."""
 
+from functools import partial
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from lit_gans.functional import Batch, Terms, pad_to_multiple
 from lit_gans.game.module import Player, parts_of
+from lit_gans.game.tiling import moments_held, obstacle, overlap_of, tiled
 from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
 from lit_gans.modules import buffers_kept, initialise, kept_modes
-from lit_gans.preflight.pairs import check_pairs
 
 __all__ = ("Translation",)
 
@@ -36,13 +37,12 @@ class Translation(GAN):
         **kwargs: All other arguments of ``GAN``, without those about noise and labels.
     """
 
-    traits = Traits(one_fake=True)
+    traits = Traits(from_pictures=True, one_fake=True)
     paired = True  # whether a target belongs to its source
     takes_mask = False  # whether the last channel of a source is a mask, 1 in the hole
     directions: tuple[str, ...] = ("a2b",)
     shows_source = True  # whether the discriminator sees the source beside the picture
     content: tuple[str, ...] = ()  # the generator's terms that need no discriminator
-    _example: Batch | None = None
 
     def __init__(
         self,
@@ -140,22 +140,17 @@ class Translation(GAN):
 
     # before training
 
-    def check_example(self, batch: Any) -> None:
-        """Refuse pictures and networks that do not fit."""
-        self._example = self.unpack_batch(batch)
-        check_pairs(self, self._example.part(slice(2)))
-
     def trial_inputs(self, n: int) -> Batch:
         """Pictures of the first batch.
 
         Raises:
             LookupError: if none could be looked at before training.
         """
-        if self._example is None:
+        if self.example is None:
             raise LookupError("no pictures could be looked at before training")
-        like = next(self.generator.parameters(), self._example.x)
-        few = torch.arange(n) % len(self._example.x)
-        return Batch(self._example.x[few].to(like), source_of(self._example)[few].to(like))
+        like = next(self.generator.parameters(), self.example.x)
+        few = torch.arange(n) % len(self.example.x)
+        return Batch(self.example.x[few].to(like), source_of(self.example)[few].to(like))
 
     def fixed_inputs(self, n: int, real: Batch | None = None, seed: int = 0) -> Batch:
         """The first pictures of a batch."""
@@ -181,6 +176,9 @@ class Translation(GAN):
         test_mode: Literal["eval", "train"] | None = None,
         batch_size: int = 1,
         direction: str = "a2b",
+        tile: int | None = None,
+        exact: bool = False,
+        fast: bool = False,
     ) -> Tensor:
         """Pictures made of others of any size, float (N, C, H, W) in [-1, 1], without gradients.
 
@@ -188,16 +186,23 @@ class Translation(GAN):
         is made of that is cut off.
 
         Args:
-            x: Sources (N, C, H, W) in [-1, 1].
+            x: Sources (N, C, H, W) in [-1, 1]; or uint8 or uint16, of which such pictures are made: then, in tiles, no
+                more memory is taken than these. They may lie on another device than the model.
             seed: Seed of dropout in the mode "train", the same for each picture.
             ema: Use the averaged generator where there is one.
             test_mode: "eval" or "train", as the argument of the class; None for the model's own.
             batch_size: Pictures at a time. With 1 a picture depends, to the last bit, on its source alone. In the mode
                 "train" it is always 1.
             direction: "b2a" for the way back, of models that have one.
+            tile: Side of the tiles in which the network is shown a picture, ``lit_gans.game.tiling``; None for whole
+                pictures. Networks for which a pixel may depend on the whole picture are shown that, with a warning.
+            exact: Let tiles overlap so far that they cannot be told, however little it matters.
+            fast: In tiles, take instance normalisation's moments from a small copy of the picture: one pass in the
+                place of one for each layer, but with other contrast.
 
         Raises:
             ValueError: if there is no such direction or mode, or the pictures have other channels.
+            FloatingPointError: if whole numbers are to be made of values that are not finite.
         """
         mode = test_mode or self.test_mode
         if ema:
@@ -212,8 +217,42 @@ class Translation(GAN):
             network.train(mode == "train")
             for rows in parts_of(len(x), -(-len(x) // size)):
                 torch.manual_seed(seed)
-                made.append(self.finish(self.whole(network, x[rows]), x[rows]))
-        return torch.cat(made)
+                made.append(self.pieced(network, x[rows], tile, exact, fast))
+        return made[0] if len(made) == 1 else torch.cat(made)
+
+    def pieced(self, network: nn.Module, x: Tensor, tile: int | None, exact: bool, fast: bool) -> Tensor:
+        """Finished pictures, whole or in tiles, of the type of the sources."""
+        device = next((weight.device for weight in network.parameters()), x.device)
+
+        def shown(part: Tensor) -> Tensor:
+            return self.in_floats(part.to(device))
+
+        def made_of(part: Tensor) -> Tensor:
+            source = shown(part)
+            made = self.whole(network, source)
+            if not x.is_floating_point() and not made.isfinite().all():
+                raise FloatingPointError(f"{type(network).__name__} makes NaN or infinite values")
+            return in_type_of(self.finish(made, source), x)
+
+        if tile is not None and (reason := obstacle(network)):
+            rank_zero_warn(f"{reason}: it is shown whole, not in tiles")
+            tile = None
+        if tile is None:
+            return made_of(x)
+        overlap, stride = overlap_of(network, exact), getattr(network, "stride", 1)
+        with moments_held(network, shown, partial(self.whole, network), x, tile, overlap, stride, fast):
+            return tiled(made_of, x, tile, overlap, stride)
+
+    def in_floats(self, x: Tensor) -> Tensor:
+        """Sources in [-1, 1], of these or of whole numbers; then a mask is what is above half of their range."""
+        if x.is_floating_point():
+            return x
+        most = torch.iinfo(x.dtype).max
+        found = x.float() / (most / 2) - 1
+        if self.takes_mask:
+            hole = found[:, -1:] > 0
+            found = torch.cat([found[:, :-1].masked_fill(hole, 0), hole.to(found)], 1)
+        return found
 
     def translator(self, ema: bool = True, direction: str = "a2b") -> nn.Module:
         """The network that ``translate`` uses: the generator, averaged where there is an average."""
@@ -257,6 +296,14 @@ class Translation(GAN):
         if isinstance(batch, dict):
             batch = batch["source"]
         return self.translate(batch[0] if isinstance(batch, (list, tuple)) else batch)
+
+
+def in_type_of(made: Tensor, x: Tensor) -> Tensor:
+    """Pictures in [-1, 1] on the device of their sources, and as whole numbers where these are."""
+    if not x.is_floating_point():
+        half = torch.iinfo(x.dtype).max / 2
+        made = (made.float() * half + half).round().clamp(0, 2 * half).to(x.dtype)
+    return made.to(x.device)
 
 
 def source_of(batch: Batch) -> Tensor:
