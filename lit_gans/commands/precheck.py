@@ -203,7 +203,9 @@ def check_training(command: str, words: list[str]) -> None:
     check_model_arguments(words, contents, models)
     for where, name in class_names(words, contents) if not foreign else ():
         near = difflib.get_close_matches(name, our_classes(), 1, _NEAR)
-        if near and name not in our_classes() and not name.startswith("_") and not is_defined(name):
+        if not near or near[0].endswith(name):  # ResNet is a class of others, and no misspelling of SRResNet
+            continue
+        if name not in our_classes() and not name.startswith("_") and not is_defined(name):
             raise UserError(f"{where}: {unknown('class', name, near)}")
     sets = values_of(words, "data.dataset")
     data = [part(config, "data") for config in contents]

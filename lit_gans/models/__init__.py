@@ -1,6 +1,7 @@
 """The models: Lightning modules, a paper per file."""
 
 from lit_gans.game.clipping import AdaptiveClip, NormClip, ValueClip
+from lit_gans.game.rates import HoldThenDecay
 from lit_gans.game.schedules import Schedule
 from lit_gans.models.acgan import ACGAN
 from lit_gans.models.began import BEGAN
@@ -62,6 +63,7 @@ __all__ = (
     "CycleGAN",
     "GatedInpainting",
     "HingeGAN",
+    "HoldThenDecay",
     "InfoGAN",
     "MinimaxGAN",
     "NormClip",

@@ -4,8 +4,8 @@ A checkpoint is a file of a stranger. It describes networks, optimizers and add-
 ``init_args``, and whoever imports or calls what such a description says runs that stranger's code. So classes are
 looked up here and nowhere else, by rules that do not depend on what happens to be imported:
 
-- ``nn.Module`` classes and clipping rules that lit_gans defines, ``nn.Module`` classes that ``torch.nn`` defines, and
-  optimizers and schedulers that ``torch.optim`` defines;
+- ``nn.Module`` classes, clipping rules and schedulers that lit_gans defines, ``nn.Module`` classes that ``torch.nn``
+  defines, and optimizers and schedulers that ``torch.optim`` defines;
 - classes of modules that the caller names, ``trust=["my_gan"]``;
 - nothing else: no functions, no class that a module merely imported, no names beginning with an underscore.
 
@@ -44,6 +44,7 @@ _ROOTS = ("lit_gans", "torch.nn", "torch.optim")
 _DEFINED_IN: dict[str, Any] = {  # the classes that may be named, and where they must be defined
     **dict.fromkeys(("lit_gans.augment", "lit_gans.models", "lit_gans.networks", "lit_gans.regularizers"), nn.Module),
     "torch.nn.modules": nn.Module,
+    "lit_gans.game.rates": LRScheduler,
     "torch.optim": (Optimizer, LRScheduler),
 }
 _RULES = ("lit_gans.game.clipping", "lit_gans.game.schedules")  # dataclasses that models take
