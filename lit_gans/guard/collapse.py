@@ -42,6 +42,8 @@ class CollapseDetector(Detector):
     - ``overpowered``: the discriminator is fooled, nine in ten pairs the wrong way round: the generator has overpowered
       it, or it is frozen;
     - ``oscillation``: the two take turns at that, four times within forty looks;
+    - ``inversion``: what a model makes of pictures is dark where these are bright, and the data is not so;
+    - ``unchanged``: a model of pictures without pairs gives its sources back as they are;
     - ``regression``: the monitored metric has become ``regression`` times worse than its best, twice in a row.
 
     The first three concern the generator, saturation the discriminator. Actions are those of ``ExplosionDetector`` that
@@ -83,6 +85,8 @@ class CollapseDetector(Detector):
         "saturation": "warn",
         "overpowered": "warn",
         "oscillation": "warn",
+        "inversion": "warn",
+        "unchanged": "warn",
         "regression": "warn",
     }
     possible = ("warn", "rollback", "stop")
@@ -244,6 +248,21 @@ class CollapseDetector(Detector):
             yield Finding("mode_loss", generator, look.classes, classes, "the effective number of classes", advice)
         if self._known:
             yield from self._balance(look, seen, generator, discriminator)
+            yield from self._against_sources(look, generator)
+
+    @staticmethod
+    def _against_sources(look: Look, generator: str | None) -> Iterator[Finding]:
+        """What is wrong with pictures beside their sources."""
+        if look.likeness < -0.5:
+            advice = "Bright becomes dark: begin anew with another seed, or with a larger identity_weight."
+            quantity = "the correlation of pictures with their sources"
+            yield Finding("inversion", generator, look.likeness, 1.0, quantity, advice)
+        if look.change < 0.02:
+            advice = (
+                "Sources come back as they are: lower identity_weight or nce_weight, or strengthen the discriminator."
+            )
+            quantity = "the difference of pictures to their sources"
+            yield Finding("unchanged", generator, look.change, 1.0, quantity, advice)
 
     def _balance(
         self, look: Look, seen: Mapping[str, float], generator: str | None, discriminator: str | None

@@ -5,7 +5,7 @@ Each line has these keys:
 ========== ==========================================================================================================
 step       ``global_step`` of the batch concerned, counted from 0
 kind       ``nan``, ``inf``, ``spike``, ``rise``, ``vanish``, ``learning_rate``, ``collapse``, ``dead``, ``mode_loss``,
-           ``saturation``, ``overpowered``, ``oscillation``, ``regression``
+           ``saturation``, ``overpowered``, ``oscillation``, ``inversion``, ``unchanged``, ``regression``
 player     name of the network concerned, null if no single network is
 value      what was measured; null where it is no finite number
 usual      what is usual, in the same unit; null where nothing is

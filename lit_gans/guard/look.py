@@ -1,5 +1,6 @@
 """A look at the game: what the discriminator says, what the generator draws. Training is not disturbed by it."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,6 +35,10 @@ class Look:
         finite: Whether all generated images are free of NaN and infinity.
         diversity: Mean distance of two generated images, of the same class where there are labels, over that of real.
         classes: Exponential of the entropy of the classes that are drawn: how many, in effect.
+        likeness: Correlation of the brightness of generated pictures with that of their sources, its sign turned where
+            the data's own is negative; NaN of other models, and where the data says nothing.
+        change: Mean absolute difference between generated pictures and their sources, in 0..2; NaN of other models, and
+            where pictures have pairs.
     """
 
     gap: float
@@ -43,6 +48,8 @@ class Look:
     finite: bool
     diversity: float
     classes: float
+    likeness: float = math.nan
+    change: float = math.nan
 
 
 class Sight:
@@ -86,11 +93,12 @@ class Sight:
             real = Batch(torch.cat([x for x, _ in reals]), torch.cat(labels) if labels else None).part(slice(self.n))
             fake = self._fakes(module, real)
             values = [*self._opinions(module, real, fake), torch.isfinite(fake.x).all(), *self._pictures(real, fake)]
+            values += compared_with_sources(module, real, fake.x)
             seen = torch.stack([x.double() for x in values])
         if self.world_size > 1:
             seen = module.trainer.strategy.reduce(seen, reduce_op="mean")
-        gap, order, accuracy_real, accuracy_fake, whole, diversity, classes = seen.tolist()
-        return Look(gap, order, accuracy_real, accuracy_fake, whole == 1, diversity, classes)
+        gap, order, accuracy_real, accuracy_fake, whole, diversity, classes, likeness, change = seen.tolist()
+        return Look(gap, order, accuracy_real, accuracy_fake, whole == 1, diversity, classes, likeness, change)
 
     def input_gradients(self, module: Any, batch: Any) -> tuple[Tensor, Tensor]:
         """Mean norm of the discriminator's gradient at real and at generated images, float32 scalars."""
@@ -141,6 +149,31 @@ class Sight:
         return [_spread(real, fake), classes]
 
 
+def compared_with_sources(module: Any, real: Batch, made: Tensor) -> list[Tensor]:
+    """Likeness and change of pictures that are made of others; NaN where there is nothing to compare."""
+    nothing = torch.full((), torch.nan, device=made.device)
+    if not (isinstance(module, Game) and module.traits.from_pictures) or real.y is None:
+        return [nothing, nothing]
+    source, paired = real.y[: len(made)], getattr(module, "paired", True)
+    if source.shape[2:] != made.shape[2:] or getattr(module, "takes_mask", False):
+        return [nothing, nothing]
+    light, ours, theirs = (x.float().mean(1).flatten(1) for x in (source, made, real.x[: len(made)]))
+    if paired:
+        wanted = _correlation(light, theirs)
+        likeness = torch.where(wanted.abs() > 0.3, _correlation(light, ours) * wanted.sign(), nothing)
+        return [likeness, nothing]
+    between, turned = (theirs.mean() - light.mean()).abs(), (theirs.mean() + light.mean()).abs()
+    likeness = torch.where(between <= turned + 0.1, _correlation(light, ours), nothing)  # else dark becomes bright
+    same = source.shape == made.shape
+    return [likeness, (source - made).abs().float().mean() if same else nothing]
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over rows of the correlation of their numbers."""
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-8)).mean()
+
+
 def _logits(critic: Any, batch: Batch) -> Tensor:
     """One an image; of a patch map its mean."""
     answer = logits_of(ask(critic, batch))
@@ -150,7 +183,7 @@ def _logits(critic: Any, batch: Batch) -> Tensor:
 def _spread(real: Batch, fake: Batch) -> Tensor:
     """Mean distance of pairs of fakes over that of reals; of pairs with one label where both sides have eight such."""
     distances = [torch.pdist(x.flatten(1).double()) for x in (fake.x, real.x)]
-    if fake.y is not None and real.y is not None:
+    if fake.y is not None and real.y is not None and fake.y.ndim == 1:
         pairs = [torch.combinations(y) for y in (fake.y, real.y)]
         alike = [pair[:, 0] == pair[:, 1] for pair in pairs]
         if min(int(same.sum()) for same in alike) >= 8:
