@@ -18,6 +18,7 @@ COMMANDS = {
     "tune": ("tuning", "learning rates and batch size: tune --config ... --g_lr 1e-4 2e-3 --batch_size 32 64"),
     "profile": ("profiling", "how long a run will take, and what would help: profile --config ..."),
     "sample": ("sampling", "images from a checkpoint: sample last.ckpt -n 64 --seed 0 -o samples.png"),
+    "translate": ("translation", "pictures from pictures: translate last.ckpt my_photos -o made"),
     "evaluate": ("evaluation", "FID and its kin: evaluate last.ckpt --protocol quick -o result.json"),
     "compare": ("comparison", "which of two results is better: compare one.json other.json"),
     "check-data": ("data", "examine a data set: check-data --data.dataset folder --data.root DIR"),

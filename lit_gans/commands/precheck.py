@@ -30,6 +30,7 @@ _SOURCES = {  # files with the options of a command
     "tune": ("tuning/__init__", "training"),
     "profile": ("profiling/__init__", "training"),
     "sample": ("sampling",),
+    "translate": ("translation/__init__",),
     "evaluate": ("evaluation", "picture_evaluation"),
     "check-data": ("data",),
     "compare": ("comparison",),
@@ -135,7 +136,7 @@ def check_files(command: str, words: list[str], known: Mapping[str, str]) -> Non
         if command in _TRAINING and is_path(name) and not Path(name).exists() and shipped(name) is None:
             raise UserError(f"no such file: {name}{nearest_config(name)}")
     paths = values_of(words, "ckpt_path") if command in _TRAINING else []
-    if command in ("sample", "evaluate"):
+    if command in ("sample", "translate", "evaluate"):
         paths += positionals(words, known)[:1]
     for path in paths:
         if is_path(path) and path not in _STATES and not path.startswith("registry"):

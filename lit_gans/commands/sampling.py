@@ -37,8 +37,11 @@ def main(command: str, words: list[str]) -> None:
     import numpy as np
 
     from lit_gans.commands.restoring import load_model, named_checkpoint
+    from lit_gans.models import Translation
 
     model = load_model(named_checkpoint(arguments.checkpoint), arguments.trust)
+    if isinstance(model, Translation):
+        raise UserError(f"{type(model).__name__} makes pictures of pictures, not of noise: use the command translate")
     try:
         model = model.to(arguments.device)
     except (RuntimeError, AssertionError) as error:
