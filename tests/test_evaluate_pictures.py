@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from pictures import build
 from PIL import Image
 from toys import trainer
@@ -29,7 +30,8 @@ def digits(**kwargs):
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     callback = GenerativeMetrics(["psnr", "l1", "fd"], every_n_steps=2)
-    run = trainer(folder, max_steps=3, callbacks=[callback])
+    best = ModelCheckpoint(folder, monitor="val/fd_digits")  # wherever among the metrics it stands
+    run = trainer(folder, max_steps=3, callbacks=[callback, best], enable_checkpointing=True)
     model = pix2pix()
     run.fit(model, digits())
     run.save_checkpoint(folder / "x.ckpt")

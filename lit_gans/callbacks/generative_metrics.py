@@ -167,6 +167,8 @@ class GenerativeMetrics(Callback):
     def _check_monitors(self, trainer: Trainer) -> None:
         """Refuse a monitor of a distance that goes by another name, or of the wrong direction."""
         key = f"val/{self._checked().key if self._pictures is None else self._pictures.key}"
+        if self._pictures is not None and self._pictures.extractor is not None:
+            key = f"val/{self._pictures.extractor.key}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             monitor = str(getattr(callback, "monitor", None))
             if re.fullmatch(r"val/(fid|fd_.*)", monitor) and monitor not in (key, f"{key}_infinity"):

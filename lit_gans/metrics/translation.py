@@ -193,7 +193,7 @@ class PictureEvaluation:
         n = min(len(pairs), self.protocol.pictures or len(pairs))
         size = _TOGETHER if getattr(pairs, "one_size", False) else 1
         whole = torch.arange(n).split(size)
-        tables = {name: Table(self, device) for name in ("", *baselines)}
+        tables = {name: Table(self, device, () if name else self.directions) for name in ("", *baselines)}
         mean = mean_picture(pairs, n) if "mean" in tables else None
         for rows in progress(range(rank, len(whole), world), "pictures"):
             index = whole[rows]
@@ -225,9 +225,9 @@ class PictureEvaluation:
 
 
 class Table:
-    """The metrics of one kind of outputs."""
+    """The metrics of one kind of outputs, in some directions beside the way there."""
 
-    def __init__(self, evaluation: PictureEvaluation, device: torch.device) -> None:
+    def __init__(self, evaluation: PictureEvaluation, device: torch.device, directions: Sequence[str] = ()) -> None:
         self.evaluation, self.device = evaluation, device
         self.paired = dict[str, PictureMetric]()
         self.distances = dict[str, FrechetDistance]()
@@ -235,9 +235,9 @@ class Table:
         if "fd" in evaluation.metrics and evaluation.extractor is not None:
             place = device if device.type == "cuda" else torch.device("cpu")
             self.distances = {
-                direction: FrechetDistance(evaluation.extractor).to(place) for direction in evaluation.directions
+                way: FrechetDistance(evaluation.extractor).to(place) for way in dict.fromkeys(("a2b", *directions))
             }
-        if "cycle" in evaluation.metrics:
+        if "cycle" in evaluation.metrics and directions:
             self.cycles = {"cycle_a": L1().to(device), "cycle_b": L1().to(device)}
 
     def add(self, direction: str, made: Tensor, source: Tensor, target: Tensor, index: Tensor) -> None:

@@ -60,7 +60,9 @@ def test_the_way_there_and_back_and_both_distances():
     a, b = pairs("CycleGAN", 30)
     evaluation = PictureEvaluation([], PICTURE_PROTOCOLS["pictures"], extractor(), False, ("a2b", "b2a"))
     assert evaluation.metrics == ("fd", "cycle")
-    result = evaluation.measure(lambda x, direction: -x if direction == "a2b" else x * 0.5, Source(a, b), CPU)
+    result = evaluation.measure(
+        lambda x, direction: -x if direction == "a2b" else x * 0.5, Source(a, b), CPU, baselines=["input", "mean"]
+    )
     expected = (eight_bits(-a * 0.5) - eight_bits(a)).abs().mean() / 255
     assert result.metrics["cycle_a"] == pytest.approx(float(expected), abs=1e-9)
     expected = (eight_bits(-b * 0.5) - eight_bits(b)).abs().mean() / 255
@@ -70,6 +72,8 @@ def test_the_way_there_and_back_and_both_distances():
         fd.update(to_uint8(made), real=False)
         fd.update(to_uint8(wanted), real=True)
         assert result.metrics[key] == pytest.approx(float(fd.compute()), rel=1e-9)
+    without = {"fd_pools_input", "fd_pools_mean"}  # what is no model has one direction, and no way back
+    assert result.metrics.keys() == {"fd_pools", "fd_pools_back", "cycle_a", "cycle_b"} | without
 
 
 def test_the_border_that_is_left_out_is_the_scale():
