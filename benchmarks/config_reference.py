@@ -23,7 +23,7 @@ import lit_gans.networks
 import lit_gans.regularizers
 import lit_gans.runs
 from benchmarks.model_pages import FAMILIES, capital, inline, meaning, shown, stem_of
-from lit_gans.commands import comparison, data, evaluation, profiling, sampling, training, tuning
+from lit_gans.commands import comparison, data, evaluation, profiling, sampling, training, translation, tuning
 from lit_gans.data import ImageDataModule, PairedImageDataModule, UnpairedImageDataModule
 from lit_gans.game.module import GameModule
 from lit_gans.models import AdaptiveClip, NormClip, Schedule, ValueClip
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
 MODULES = {
     "sample": sampling,
+    "translate": translation,
     "evaluate": evaluation,
     "compare": comparison,
     "check-data": data,

@@ -319,7 +319,7 @@ def source_of(batch: Batch) -> Tensor:
 
 def take_facts(wrapper: nn.Module, network: nn.Module) -> None:
     """Give a module around a network what that says of itself: the sizes and channels that it takes and makes."""
-    for name in ("stride", "smallest", "scale", "in_channels", "out_channels", "receptive_radius"):
+    for name in ("stride", "smallest", "scale", "in_channels", "out_channels", "receptive_radius", "overlap"):
         if hasattr(network, name):
             setattr(wrapper, name, getattr(network, name))
 

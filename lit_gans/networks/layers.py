@@ -39,6 +39,8 @@ class ImageTranslator(Network):
         scale: Side of the output over side of the input.
         receptive_radius: An output pixel depends on no input pixel farther than this, up, down, left or right, from the
             one at its place, but for what normalisation takes from the whole picture; ``None`` if there is no bound.
+        overlap: So many pixels beyond a tile are enough, as what is farther away changes a pixel by less than half a
+            level of 255; ``None`` where only ``receptive_radius`` is.
         in_channels: Number of channels of the input.
         out_channels: Number of channels of the output.
     """
@@ -47,6 +49,7 @@ class ImageTranslator(Network):
     smallest: int = 1
     scale: int = 1
     receptive_radius: int | None = None
+    overlap: int | None = None
     in_channels: int
     out_channels: int
 

@@ -87,6 +87,7 @@ class RRDBNet(ImageTranslator):
         # First kernel 1, blocks 3 * 5 each, the convolution after them 1; three kernels at full size and one at half
         # reach into the second pixel at most. All that counts squares where pixels became channels.
         self.receptive_radius = (1 + 15 * blocks + 1 + 2) * self.stride
+        self.overlap = min(self.receptive_radius, max(64, 32 * self.stride))  # measured: tests/models/test_tiling.py
         self.conv_first = nn.Conv2d(channels * self.stride**2, width, 3, padding=1)
         self.body = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)))
         self.conv_body, self.conv_up1, self.conv_up2, self.conv_hr = (
