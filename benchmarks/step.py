@@ -1,6 +1,6 @@
 """Time of a hand-written loop's step over that of ours: same networks, data, optimizers, blocks interleaved.
 
-    python -m benchmarks.step [--blocks 20] [--cases w1 w2 w3 w4 stylegan2 r3gan] [--bare] [--bf16]
+    python -m benchmarks.step [--blocks 20] [--cases w1 w2 w3 w4 stylegan2 r3gan pix2pix cyclegan ...] [--bare] [--bf16]
     python -m benchmarks.step --guard all|norms [--blocks 20] [--cases w1 w4]
 
 Above 1 ours is faster. The model is used as it comes, with no option set; the loop is that of benchmarks.workloads, in
@@ -28,12 +28,17 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import lit_gans
-from benchmarks.workloads import WORKLOADS
+from benchmarks.picture_workloads import PICTURE_WORKLOADS, PlainPairs
+from benchmarks.workloads import WORKLOADS as GENERATIVE
 from lit_gans import Guard
 from lit_gans.callbacks import GameProgressBar
 
 GUARD = Path(__file__).parents[1] / "configs" / "callbacks" / "guard.yaml"
-BLOCKS = {"w1": 3, "w2": 5, "w3": 10, "w4": 100, "stylegan2": 16, "r3gan": 4}  # steps, with each player's share
+WORKLOADS = GENERATIVE | PICTURE_WORKLOADS
+BLOCKS = {  # steps, with each player's share
+    **dict.fromkeys(PICTURE_WORKLOADS, 4),
+    **{"w1": 3, "w2": 5, "w3": 10, "w4": 100, "stylegan2": 16, "r3gan": 4},
+}
 GUARD_BLOCKS = {"w1": 25, "w4": 100}
 
 
@@ -45,11 +50,11 @@ class Batches:
 
     def step(self):
         try:
-            real = next(self.iterator)[0]
+            batch = next(self.iterator)
         except StopIteration:
             self.iterator = iter(self.loader)
-            real = next(self.iterator)[0]
-        self.loop.step(real)
+            batch = next(self.iterator)
+        self.loop.step(batch if isinstance(self.loop, PlainPairs) else batch[0])
 
 
 class Interleave(Callback):
@@ -137,12 +142,12 @@ def measure(case, blocks, bare, precision, arguments):
     work, block = WORKLOADS[case], BLOCKS[case]
     generator, discriminator = work.build()
     module, plain_data = work.data(100), work.data(100)
-    plain_data.prepare_data()
-    plain_data.setup("fit")
+    if hasattr(plain_data, "setup"):
+        plain_data.prepare_data()
+        plain_data.setup("fit")
+    loader = plain_data.train_dataloader() if hasattr(plain_data, "train_dataloader") else plain_data
     loops = {
-        name: Batches(
-            work.plain(*copy.deepcopy((generator, discriminator)), fused=fused), plain_data.train_dataloader()
-        )
+        name: Batches(work.plain(*copy.deepcopy((generator, discriminator)), fused=fused), loader)
         for name, fused in (("plain", None), ("plain, fused Adam", True))
     }
     watch = Interleave(loops, block)

@@ -174,7 +174,9 @@ def keeps_class(options: argparse.Namespace, model: Any, name: str, took: dict[s
     kept = float((classifier(to_uint8(brightest)).logits.argmax(1) == labels).float().mean())
     before = float((classifier(to_uint8(sources)).logits.argmax(1) == labels).float().mean())
     grey = sources.mean(1).flatten(1)
-    correlation = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(grey, brightest.flatten(1), strict=True)])
+    correlation = torch.stack(
+        [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(grey, brightest.flatten(1), strict=True)]
+    )
     spread = float((made.amax(1) - made.amin(1)).amax((1, 2)).mean()) / 2
     show(f"{name}_{options.seed}", list(sources[:16].split(1)), list(made[:16].split(1)), most=16)
     return took | {
@@ -266,9 +268,14 @@ def srgan(options: argparse.Namespace) -> dict[str, Any]:
     generator.load_state_dict(torch.load(options.keep / f"srresnet_{options.seed}.pt", weights_only=True))
     first = SRGAN(generator, SRDiscriminator(base_channels=16), content_only=True)
     before, _ = restored(first, data)
-    perceptual = PerceptualLoss(f"benchmarks.translation.EfficientNet?{NORM}", ("net._blocks.2", "net._blocks.4"), norm="l2")
+    perceptual = PerceptualLoss(
+        f"benchmarks.translation.EfficientNet?{NORM}", ("net._blocks.2", "net._blocks.4"), norm="l2"
+    )
     model = SRGAN(
-        generator, SRDiscriminator(base_channels=16), perceptual=perceptual, adversarial_weight=options.weight,
+        generator,
+        SRDiscriminator(base_channels=16),
+        perceptual=perceptual,
+        adversarial_weight=options.weight,
         seed=options.seed,
     )
     model.begun = True
@@ -315,8 +322,10 @@ def matte(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
     took = fit(model, data, options, 3000)
-    many = [pair for _ in range(1) for pair in held_out(data, 8)]
-    pairs = [(s[..., y : y + 64, x : x + 64], t[..., y : y + 64, x : x + 64]) for s, t in many for y in (0,) for x in (0,)]
+    many = held_out(data, 8)
+    pairs = [
+        (s[..., y : y + 64, x : x + 64], t[..., y : y + 64, x : x + 64]) for s, t in many for y in (0,) for x in (0,)
+    ]
     made = outputs(model, pairs)
     alpha = torch.cat([target for _, target in pairs])
     constant = min(float((alpha - c).abs().mean()) / 2 for c in torch.linspace(-1, 1, 41))
@@ -375,9 +384,7 @@ def filled(options: argparse.Namespace, model: Any, data: Any, name: str, took: 
 
 def holes(options: argparse.Namespace, kind: dict[str, Any]) -> PairedImageDataModule:
     """Pictures of CIFAR-10 with a hole."""
-    return PairedImageDataModule(
-        "cifar10", options.root, task={"mask": kind}, batch_size=32, flip=True, download=False
-    )
+    return PairedImageDataModule("cifar10", options.root, task={"mask": kind}, batch_size=32, flip=True, download=False)
 
 
 def context_encoder(options: argparse.Namespace) -> dict[str, Any]:
