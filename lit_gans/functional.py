@@ -15,6 +15,7 @@ __all__ = (
     "Batch",
     "Terms",
     "as_batch",
+    "checkerboard",
     "clip_grad_adaptive_",
     "estimate_batch_statistics_",
     "gamma_for",
@@ -434,3 +435,34 @@ def window(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
         turn = torch.arange(start, start + length, device=x.device) % period
         x = x.index_select(x.ndim + dim, torch.minimum(turn, period - turn).clamp_max(x.shape[dim] - 1))
     return x
+
+
+def checkerboard(images: Tensor) -> Tensor:
+    """How much stronger patterns of every second pixel are than those a little coarser, of each picture (N,).
+
+    Layers that enlarge unevenly leave such patterns (Odena et al. 2016, "Deconvolution and checkerboard artifacts"). It
+    is the energy of the brightness at the highest frequency of rows or columns over that of the three next ones: about
+    1 for photographs, well above it where a grid is seen.
+
+    Args:
+        images: (N, C, H, W), both sides at least 16; of odd ones the last pixel is left out.
+
+    Raises:
+        ValueError: if pictures are smaller.
+
+    Example:
+        >>> grid = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
+        >>> bool(checkerboard(grid + torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))) > 100)
+        True
+    """
+    height, width = (side // 2 * 2 for side in images.shape[-2:])
+    if min(height, width) < 16:
+        raise ValueError(f"patterns need pictures of at least 16 pixels, got {tuple(images.shape[-2:])}")
+    light = images.double().mean(1)[:, :height, :width]
+    power = torch.fft.fft2(light - light.mean((1, 2), keepdim=True)).abs().square()
+    ratios = []
+    for lines in (power.mean(1), power.mean(2)):
+        middle = lines.shape[1] // 2
+        around = torch.cat([lines[:, middle - 3 : middle], lines[:, middle + 1 : middle + 4]], 1)
+        ratios.append(lines[:, middle] / around.mean(1).clamp_min(1e-12))
+    return torch.stack(ratios).amax(0)

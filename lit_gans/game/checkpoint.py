@@ -130,7 +130,19 @@ def _resume(model: Any, checkpoint: dict[str, Any], ours: dict[str, Any]) -> Non
         )
     elif "buffers_of_ranks" in ours:
         model._buffers_of_rank = ours["buffers_of_ranks"][model.global_rank]
+    if not all(_is_pool(ranks) for ranks in ours.get("pools", ())):
+        raise ValueError("the checkpoint is damaged: its pools of generated images hold no images")
     model._pools_saved = [ranks[model.global_rank % len(ranks)] for ranks in ours.get("pools", ())]
+
+
+def _is_pool(ranks: Any) -> bool:
+    """Whether this is what ``describe`` writes of a pool: images and their number, for each process."""
+    tensors = [rank.get(name) for rank in ranks for name in ("images", "filled")] if _are_dicts(ranks) else [None]
+    return bool(tensors) and all(isinstance(tensor, Tensor) for tensor in tensors)
+
+
+def _are_dicts(ranks: Any) -> bool:
+    return isinstance(ranks, list) and all(isinstance(rank, dict) for rank in ranks)
 
 
 def _adapt_average(model: Any, state: dict[str, Tensor]) -> None:

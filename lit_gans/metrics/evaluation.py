@@ -59,7 +59,7 @@ _DIRECTIONS = {
     key: higher
     for metric in (FrechetDistance, InceptionScore, KernelDistance, PrecisionRecall, ClassStatistics, ModeCoverage)
     for key, higher in metric.directions.items()
-} | {"psnr": True, "ssim": True, "l1": False, "lpips": False, "cycle_a": False, "cycle_b": False}
+} | {"psnr": True, "ssim": True, "l1": False, "lpips": False, "cycle_a": False, "cycle_b": False, "checkerboard": False}
 
 
 def higher_is_better(key: str) -> bool | None:

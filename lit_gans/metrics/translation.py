@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from lit_gans.errors import unknown
-from lit_gans.functional import imresize, to_uint8
+from lit_gans.functional import checkerboard, imresize, to_uint8
 from lit_gans.metrics.evaluation import Progress, Result
 from lit_gans.metrics.extractors import FeatureExtractor
 from lit_gans.metrics.feature_metric import rank_and_world
@@ -36,6 +36,7 @@ PICTURE_METRICS = {
     "l1": "mean absolute error of pixels in 0..1",
     "lpips": "learned perceptual distance, AlexNet's",
     "fd": "Fréchet distance: FID with Inception's features",
+    "checkerboard": "energy of patterns of every second pixel over those a little coarser, 1 without such",
     "cycle": "mean absolute error after the way there and back, of models with two directions",
 }
 """What can be measured of a model of pictures from pictures."""
@@ -232,6 +233,7 @@ class Table:
         self.paired = dict[str, PictureMetric]()
         self.distances = dict[str, FrechetDistance]()
         self.cycles = dict[str, L1]()
+        self.grids = MeanMetric().to(device) if "checkerboard" in evaluation.metrics else None
         if "fd" in evaluation.metrics and evaluation.extractor is not None:
             place = device if device.type == "cuda" else torch.device("cpu")
             self.distances = {
@@ -253,6 +255,8 @@ class Table:
                 }
             for metric in self.paired.values():
                 metric.update(made, target)
+        if direction == "a2b" and self.grids is not None:
+            self.grids.update(checkerboard(made).float())
         if direction in self.distances:
             self.distances[direction].update(to_uint8(made), False, index)
             self.distances[direction].update(to_uint8(target), True, index)
@@ -270,6 +274,8 @@ class Table:
             if name == "fd" and self.evaluation.extractor is not None:
                 key = self.evaluation.extractor.key
                 metrics = {key if d == "a2b" else f"{key}_back": metric for d, metric in self.distances.items()}
+            if name == "checkerboard" and self.grids is not None:
+                metrics = {name: self.grids}
             if name == "cycle":
                 metrics = dict(self.cycles)
             found |= {key: float(metric.compute()) for key, metric in metrics.items()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pictures import SIDE, pairs
 
-from lit_gans.functional import to_uint8
+from lit_gans.functional import checkerboard, to_uint8
 from lit_gans.metrics import PICTURE_PROTOCOLS, FrechetDistance, ModuleExtractor, PictureEvaluation, PictureProtocol
 from lit_gans.metrics.evaluation import higher_is_better
 from lit_gans.metrics.translation import load_picture_protocol
@@ -126,3 +126,25 @@ def test_protocols_by_name_and_directions():
         load_picture_protocol("sry")
     assert PICTURE_PROTOCOLS["sr_y"].changed(seed=1).name == "custom"
     assert [higher_is_better(f"val/{name}") for name in ("psnr", "ssim", "l1", "cycle_a")] == [True, True, False, False]
+
+
+def test_patterns_of_every_second_pixel_are_seen():
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.rand(40, 1, 32, 32, generator=rng) * 2 - 1
+    assert float(checkerboard(noise).mean()) == pytest.approx(1.0, abs=0.35)  # white noise: all frequencies alike
+    stripes = torch.tensor([1.0, -1.0]).repeat(16)
+    for pattern in (stripes.view(1, 1, 1, -1), stripes.view(1, 1, -1, 1)):
+        assert float(checkerboard(noise + 0.5 * pattern).min()) > 3
+    values = PictureEvaluation(["checkerboard"], PictureProtocol(), None, paired=False)
+    result = values.measure(lambda x, _: x, Source(noise, noise), CPU)
+    assert result.metrics["checkerboard"] == pytest.approx(float(checkerboard(noise).mean()), rel=1e-5)
+
+
+def test_a_transposed_convolution_of_stride_2_and_width_3_leaves_them():
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(8, 1, 8, 8), (24, 24), mode="bilinear")
+    uneven = torch.nn.ConvTranspose2d(1, 1, 3, 2)
+    torch.nn.init.constant_(uneven.weight, 0.2)
+    even = torch.nn.functional.interpolate(smooth, scale_factor=2, mode="bilinear")
+    with torch.no_grad():
+        assert float(checkerboard(uneven(smooth)).mean()) > 20 * float(checkerboard(even).mean())
