@@ -43,7 +43,7 @@ def planned(
             targets = {n: to for n, to in targets.items() if not PurePosixPath(files.names[n]).stem.endswith(ending)}
     if not targets:
         raise UserError(f"there are no pictures in {source} but results of an earlier time")
-    check_free(files, [target for target in targets.values() if target is not None], overwrite)
+    check_free(files, targets, overwrite)
     return files, targets
 
 
@@ -102,13 +102,14 @@ def lies_in(path: Path, folder: Path, source: Path) -> bool:
     return inner != Path(os.path.abspath(source)) and inner in Path(os.path.abspath(path)).parents
 
 
-def check_free(files: ImageFiles, targets: list[Path], overwrite: bool) -> None:
-    """Refuse results that would take the place of a picture, or of what is there."""
-    sources = {os.path.abspath(files.root / name) for name in files.names}
-    for target in targets:
+def check_free(files: ImageFiles, targets: dict[int, Path | None], overwrite: bool) -> None:
+    """Refuse results that would take the place of a picture that is read, or of what is there."""
+    sources = {os.path.abspath(files.root / files.names[index]) for index in targets}
+    places = [target for target in targets.values() if target is not None]
+    for target in places:
         if os.path.abspath(target) in sources and files.root.is_dir():
             raise UserError(f"{target} would take the place of a picture: add --suffix, or choose another -o")
-    taken = [str(target) for target in targets if target.exists()]
+    taken = [str(target) for target in places if target.exists()]
     if taken and not overwrite:
         raise UserError(
             f"{some(taken, 1)} {'exists' if len(taken) == 1 else 'exist'}: add --overwrite, or choose another path"
