@@ -278,7 +278,7 @@ def test_every_variant_of_the_page_on_variants_trains(short, tmp_path):
     shape = {"image_size": 8, "channels": 1, "widths": [16]}
     pixels = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for name, cls in variants.items():
-        if name == "GAN":
+        if name == "GAN" or issubclass(cls, Translation):
             continue
         model = cls(MLPGenerator(latent_dim=8, **shape), MLPDiscriminator(**shape), latent_dim=8)
         batch = {"pixels": pixels} if name == "FromRecords" else pixels / 127.5 - 1
@@ -286,6 +286,8 @@ def test_every_variant_of_the_page_on_variants_trains(short, tmp_path):
         trainer(tmp_path, max_steps=4).fit(model, Batches(batch, batch, batch, batch))
         assert not torch.equal(before, model.generator.state_dict()["layers.0.weight"]), name
         assert torch.isfinite(model.sample(2, seed=0)).all()
+    assert type(names["retouch"]) is variants["Retouch"]
+    assert names["clean"].shape == (1, 1, 20, 13)
 
 
 def test_the_function_of_the_page_on_data_gives_images(tmp_path, monkeypatch):
