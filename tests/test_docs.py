@@ -30,7 +30,7 @@ from benchmarks.model_pages import (
     sections,
     stem_of,
 )
-from lit_gans import GAN, ImageDataModule
+from lit_gans import GAN, ImageDataModule, Translation
 from lit_gans.cli import COMMANDS
 from lit_gans.commands.listing import FAMILIES
 from lit_gans.commands.precheck import check_options, check_training, own_options

@@ -8,7 +8,7 @@ from faults import events
 from pictures import SIDE, TRANSLATORS, build, loader, pairs
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from toys import trainer, weights
+from toys import by_turns, trainer, weights
 
 from lit_gans import CollapseDetector, ExplosionDetector, GradientNormMonitor, Guard
 from lit_gans.functional import Batch
@@ -34,8 +34,7 @@ class Poison:
         model.generator_loss = loss
 
 
-@pytest.mark.parametrize("action", ["skip", "rollback"])
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(("name", "action"), by_turns(EACH, ["rollback", "skip"]))
 def test_an_explosion_is_undone(name, action, tmp_path):
     model = build(name)
     Poison(model, 12)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from pictures import EXTRAS, INPAINTING, SIDE, SUPER, TRANSLATORS, Seer, build, loader, networks, pairs, perceptual
-from toys import same, trainer, weights
+from toys import by_turns, same, trainer, weights
 
 from lit_gans.functional import Batch, mix_seed
 from lit_gans.game import compiling
@@ -302,8 +302,7 @@ def test_accumulation_equals_the_large_batch_or_is_refused(name, tmp_path, monke
                 assert torch.allclose(value, other[key], rtol=0, atol=1e-6), key
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
-@each
+@pytest.mark.parametrize(("name", "precision"), by_turns(TRANSLATORS, ["bf16-mixed", "32-true", "64-true"]))
 def test_trains_in_each_precision_and_stays_finite(name, precision, tmp_path):
     model = build(name)
     trainer(tmp_path, max_steps=6, precision=precision, log_every_n_steps=3).fit(model, loader(name))
@@ -349,7 +348,9 @@ def test_hooks_return_scalar_terms_and_leave_their_inputs_alone(name):
     assert all(torch.equal(a, b) for a, b in zip(before, (*real, *fake), strict=True))
 
 
-@each
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("Pix2Pix", "CycleGAN") else pytest.mark.exhaustive) for n in TRANSLATORS]
+)
 def test_compiled_equals_eager(name, monkeypatch):
     monkeypatch.setattr(compiling, "_BACKEND", "aot_eager")  # all but the kernels
     monkeypatch.setattr(CUT, "draw_places", lambda self, x: torch.arange(9))
