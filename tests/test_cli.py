@@ -101,6 +101,8 @@ def _elsewhere(tmp_path, monkeypatch):
         (["fitt"], 2, "unknown command 'fitt': did you mean fit"),
         (["sample"], 2, "CKPT"),
         (["sample", "--help"], 0, "--no_ema"),
+        (["translate"], 2, "CKPT"),
+        (["translate", "--help"], 0, "--apply_mask"),
         (["list", "--all"], 2, "unknown option 'all'"),
     ],
 )

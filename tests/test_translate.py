@@ -374,7 +374,7 @@ def test_tiles_are_told_of(checkpoints, capsys):
     assert "tiles" not in capsys.readouterr().out
     translate(checkpoints["colour"], "x.png", "-o", "tiled.png", "--tile", 24)
     out = capsys.readouterr().out
-    assert "x.png in 8 tiles that overlap by 20 pixels; steps of" in out
+    assert "x.png in 8 tiles that overlap by 20 pixels; the tone jumps by" in out
     assert abs(read("whole.png").astype(int) - read("tiled.png")).max() <= 1
     translate(checkpoints["colour"], "x.png", "-o", "fast.png", "--tile", 24, "--fast")
     assert "contrast differs" in capsys.readouterr().out

@@ -280,28 +280,30 @@ def thumbnail(read: Make, x: Tensor, side: int) -> Tensor:
 # what can be seen of it
 
 
-def seam(made: Tensor, spans: tuple[list[Span], list[Span]]) -> tuple[float, float] | None:
-    """How much neighbouring pixels differ across the border of two tiles, and beside it, where that is most.
+def seam(made: Tensor, spans: tuple[list[Span], list[Span]], period: int = 1) -> tuple[float, float] | None:
+    """How much the tone jumps at the borders of tiles, and beside these.
+
+    The mean difference of neighbouring pixels along the border of two tiles, in which edges of the picture cancel out
+    and a step of brightness or colour does not, less what it is one period before and after; of all borders and
+    channels the root mean square.
 
     Args:
         made: A picture (C, H, W) of any type.
         spans: Its tiles, as ``cuts`` gives them, from top to bottom and from left to right, in pixels of ``made``.
+        period: Of the pattern that the network itself may leave: its stride times its scale.
 
     Returns:
-        Mean differences along the border of two tiles, across it and over the two rows or columns on either side of it;
-        None where no border lies so far inside.
+        What it is at the borders, and at the lines two periods to either side, in the unit of pixels; None where no
+        border lies so far inside.
     """
-    found = []
+    reach, found = 3 * period, []
     for axis, picture in enumerate((made, made.transpose(-1, -2))):
         for border in (span.start for span in spans[axis][1:]):
-            if not 3 <= border <= picture.shape[-2] - 3:
-                continue
-            band = picture[..., border - 3 : border + 3, :].float()
-            for along in spans[1 - axis]:
-                steps = band[..., along.start : along.end].diff(dim=-2).abs().mean((0, 2))
-                across, beside = steps[2], (steps.sum() - steps[2]) / 4
-                found.append((across, beside))
+            if reach < border < picture.shape[-2] - reach:
+                steps = picture[..., border - reach - 1 : border + reach + 1, :].float().diff(dim=-2)[..., ::period, :]
+                found += [steps[..., along.start : along.end].mean(-1) for along in spans[1 - axis]]
     if not found:
         return None
-    across, beside = max(found, key=lambda pair: float(pair[0] - pair[1]))
-    return float(across), float(beside)
+    steps = torch.cat(found)
+    jumps = (steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2).square().mean(0)
+    return float(jumps[2].sqrt()), float(((jumps[0] + jumps[4]) / 2).sqrt())

@@ -102,7 +102,7 @@ class Tool:
             [type(span)(*(scale * at for at in span)) for span in cuts(side, tile, overlap, stride)]
             for side in source.shape[1:]
         )
-        self.seams.append((name, len(rows) * len(columns), seam(made, (rows, columns))))
+        self.seams.append((name, len(rows) * len(columns), seam(made, (rows, columns), stride * scale)))
 
     def notes(self) -> list[str]:
         """What is to be said in the end."""
@@ -115,13 +115,11 @@ class Tool:
             lines.append(f"not in tiles, {next(iter(self.whole.values()))}: {some(list(self.whole))}")
         if self.seams:
             name, number, worst = max(self.seams, key=lambda seen: seen[2][0] - seen[2][1] if seen[2] else 0.0)
-            many = f"{len(self.seams)} pictures in tiles, " if len(self.seams) > 1 else ""
+            many = f"{len(self.seams)} pictures in tiles; where it shows most, " if len(self.seams) > 1 else ""
             overlap = overlap_of(self.network, self.arguments.exact)
             line = f"{many}{name} in {number} tiles that overlap by {overlap} pixels"
             if worst:
-                line += (
-                    f"; steps of {worst[0]:.2f} across their borders, {worst[1]:.2f} beside them, where that is most"
-                )
+                line += f"; the tone jumps by {worst[0]:.2f} at their borders and by {worst[1]:.2f} beside them"
             lines.append(line)
             if self.arguments.fast and normalising(self.network):
                 lines.append(
