@@ -55,8 +55,8 @@ class Translation(GAN):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        for argument in ("latent_dim", "num_classes", "uniform_labels", "g_batch"):
-            if kwargs.get(argument) not in (None, False, 1, 128):
+        for argument, usual in {"latent_dim": 128, "num_classes": None, "uniform_labels": False, "g_batch": 1}.items():
+            if kwargs.get(argument, usual) != usual:
                 raise ValueError(f"{name} makes pictures of pictures, not of noise or labels: leave {argument} out")
         if test_mode not in ("eval", "train"):
             raise ValueError(f"test_mode must be eval or train, got {test_mode!r}")
@@ -131,11 +131,14 @@ class Translation(GAN):
     def log_losses(self, prefix: str, batch: Any, batch_idx: int) -> None:
         """Play a round without learning from it, on as much of held-out pictures as the generator can halve."""
         real = self.unpack_batch(batch)
-        target, source = real.x, source_of(real)
-        stride, scale = getattr(self.generator, "stride", 1), target.shape[-1] / source.shape[-1]
-        height, width = (side // stride * stride for side in source.shape[2:])
+        source, target = source_of(real), real.x
+        scale = target.shape[-1] // source.shape[-1] if self.paired else 1
+        sides = (
+            source.shape[2:] if self.paired else torch.minimum(*(torch.tensor(x.shape[2:]) for x in (source, target)))
+        )
+        height, width = (fitting(self.generator, int(side)) for side in sides)
         if height and width:
-            target = target[..., : int(height * scale), : int(width * scale)]
+            target = target[..., : height * scale, : width * scale]
             super().log_losses(prefix, (source[..., :height, :width], target), batch_idx)
 
     # before training
@@ -315,6 +318,13 @@ def source_of(batch: Batch) -> Tensor:
     if batch.y is None:
         raise ValueError("the batch has no source pictures: give Batch(target, source)")
     return batch.y
+
+
+def fitting(network: nn.Module, side: int) -> int:
+    """The longest side of at most so many pixels that a network takes; 0 if there is none."""
+    stride = getattr(network, "stride", 1)
+    fits = min(side // stride * stride, getattr(network, "image_size", None) or side)
+    return fits if fits >= getattr(network, "smallest", 1) else 0
 
 
 def take_facts(wrapper: nn.Module, network: nn.Module) -> None:

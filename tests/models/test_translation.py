@@ -380,6 +380,19 @@ def test_validation_logs_both_losses_and_teaches_nothing(name, tmp_path):
 
 
 @each
+def test_held_out_pictures_of_any_size_are_validated_or_passed_over(name, tmp_path):
+    model, (source, target) = build(name), pairs(name, 3)
+    for height, width in ((13, 9), (40, 21), (3, 3)):
+        scale = 2 if name in SUPER else 1
+        x, y = (F.interpolate(p, (height * s, width * s)) for p, s in ((source, 1), (target, scale)))
+        if name in ("CycleGAN", "CUT"):
+            y = F.interpolate(target, (width, height))  # of another shape than its neighbour
+        data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 3)
+        (logged,) = trainer(tmp_path).validate(model, data, verbose=False)
+        assert all(math.isfinite(value) for value in logged.values())
+
+
+@each
 def test_the_first_stage_learns_from_content_alone(name, tmp_path):
     if not TRANSLATORS[name].content:
         with pytest.raises(ValueError, match=f"{name} has no loss without its discriminator"):
@@ -565,6 +578,7 @@ def test_vgg19_is_looked_for_and_checked(tmp_path, monkeypatch, recwarn):
     [
         ({"num_classes": 3}, "not of noise or labels: leave num_classes out"),
         ({"latent_dim": 64}, "leave latent_dim out"),
+        ({"uniform_labels": True}, "leave uniform_labels out"),
         ({"augment": torch.nn.Identity()}, "augment would move the picture alone"),
         ({"regularizers": [PathLength()]}, "PathLength moves latents, and Pix2Pix has none"),
         ({"regularizers": [Consistency()]}, "Consistency moves pictures alone"),
