@@ -45,7 +45,8 @@ def cuts(side: int, tile: int, overlap: int, stride: int = 1) -> list[Span]:
     """Cut a side into tiles of about equal length, whose beginnings are multiples of the stride.
 
     Tiles end at the border of the picture, so that the network pads there what it would have padded; only inner edges
-    overlap.
+    overlap. All tiles show the network equally many pixels (but for those that the stride leaves over at the end), so
+    that memory of one serves the next.
 
     Args:
         side: Pixels.
@@ -55,16 +56,19 @@ def cuts(side: int, tile: int, overlap: int, stride: int = 1) -> list[Span]:
 
     Example:
         >>> cuts(100, 40, 10, 4)
-        [Span(start=0, end=36, first=0, last=48), Span(start=36, end=72, first=24, last=84), Span(start=72, end=100, \
-first=60, last=100)]
+        [Span(start=0, end=36, first=0, last=60), Span(start=36, end=72, first=24, last=84), Span(start=72, end=100, \
+first=40, last=100)]
     """
     number = -(-side // max(tile // stride * stride, stride))
     step = -(-side // (number * stride)) * stride
     beyond = -(-overlap // stride) * stride
-    return [
-        Span(start, min(start + step, side), max(start - beyond, 0), min(start + step + beyond, side))
-        for start in range(0, side, step)
-    ]
+    shown = step + 2 * beyond
+    latest = max(-(-(side - shown) // stride) * stride, 0)  # from where so many pixels reach the end
+    spans = []
+    for start in range(0, side, step):
+        first = min(max(start - beyond, 0), latest)
+        spans.append(Span(start, min(start + step, side), first, min(first + shown, side)))
+    return spans
 
 
 def tiles(x: Tensor, tile: int, overlap: int, stride: int = 1) -> Iterator[tuple[Span, Span, Tensor]]:
@@ -272,7 +276,7 @@ def _inner(maps: Tensor, own: Sequence[Span], stride: int) -> Tensor:
 def thumbnail(read: Make, x: Tensor, side: int) -> Tensor:
     """Pictures made smaller by a whole factor, so that no side is longer than ``side``: means over squares."""
     factor = -(-max(x.shape[-2:]) // side)
-    rows = factor * max(side // factor, 1)
+    rows = factor * 64
     strips = [x[..., top : top + rows, :] for top in range(0, x.shape[-2], rows)]
     return torch.cat([F.avg_pool2d(read(strip), factor, ceil_mode=True) for strip in strips], 2)
 

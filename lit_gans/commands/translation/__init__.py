@@ -137,7 +137,7 @@ def one(tool: "Tool", files: Any, index: int, target: Path | None, masks: Any) -
 
     if target is None:
         raise ValueError("its name leads out of the folder: it is not written")
-    picture = opened(files.decode(index), tool.wanted)
+    picture = opened(files.decode(index), tool.wanted, tool.cuts_out)
     made = made_of(tool, picture, masks.of(index), files.names[index])
     image = finished(picture, made, tool)
     with staged(target) as path:

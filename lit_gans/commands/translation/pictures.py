@@ -24,22 +24,23 @@ class Picture(NamedTuple):
         alpha: Opacity, uint8 (1, H, W), or None.
         grey: Whether the file is grey.
         profile: The colour profile of the file, or None.
-        image: The picture itself, upright.
+        image: The picture itself, upright, grey or RGB of 8 bits, if it is to be kept.
     """
 
     pixels: Tensor
     alpha: Tensor | None
     grey: bool
     profile: bytes | None
-    image: Image.Image
+    image: Image.Image | None
 
 
-def opened(image: Image.Image, channels: int) -> Picture:
+def opened(image: Image.Image, channels: int, keep: bool = False) -> Picture:
     """A picture as a network wants it.
 
     Args:
         image: The picture, upright.
         channels: 1 for grey, 3 for RGB.
+        keep: Whether the picture itself is wanted, too.
 
     Raises:
         ValueError: if it has 32 bits a pixel, whose range nobody knows.
@@ -55,10 +56,14 @@ def opened(image: Image.Image, channels: int) -> Picture:
     if deep:
         pixels = torch.from_numpy(np.asarray(image).astype(np.uint16))[None]
     else:
-        pixels = tensor(image.convert("L" if grey or channels == 1 else "RGB"))
+        mode = "L" if grey or channels == 1 else "RGB"
+        pixels = tensor(image if image.mode == mode else image.convert(mode))
     if len(pixels) < channels:
         pixels = pixels.expand(channels, -1, -1)
-    return Picture(pixels, alpha, grey, image.info.get("icc_profile"), image)
+    kept = None
+    if keep:
+        kept = Image.fromarray(eight(pixels[:1])[0].numpy()) if deep else image.convert("L" if grey else "RGB")
+    return Picture(pixels, alpha, grey, image.info.get("icc_profile"), kept)
 
 
 def tensor(image: Image.Image) -> Tensor:
@@ -75,12 +80,11 @@ def finished(picture: Picture, made: Tensor, tool: "Tool") -> Image.Image:
         made: Made of it, uint8 or uint16 (C, H, W).
         tool: What made it.
     """
-    if tool.cuts_out:
+    if picture.image is not None:
         opacity = eight(made).float()
         if picture.alpha is not None:
             opacity = opacity * picture.alpha / 255
-        plain = Image.fromarray(eight(picture.pixels[:1])[0].numpy()) if deep(picture) else picture.image
-        return with_alpha(plain.convert("L" if picture.grey else "RGB"), opacity.round().to(torch.uint8))
+        return with_alpha(picture.image, opacity.round().to(torch.uint8))
     if picture.grey and tool.wanted == 3 and len(made) == 3:
         red, green, blue = made.unbind(0)
         grey = 0.299 * red.float() + 0.587 * green.float() + 0.114 * blue.float()
@@ -96,11 +100,6 @@ def finished(picture: Picture, made: Tensor, tool: "Tool") -> Image.Image:
     if scale != 1:
         alpha = (imresize(alpha / 255, scale) * 255).round().clamp(0, 255).to(torch.uint8)
     return with_alpha(image, alpha)
-
-
-def deep(picture: Picture) -> bool:
-    """Whether a picture has 16 bits."""
-    return picture.pixels.dtype == torch.uint16
 
 
 def eight(pixels: Tensor) -> Tensor:
