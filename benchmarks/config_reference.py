@@ -26,7 +26,7 @@ from benchmarks.model_pages import FAMILIES, capital, inline, meaning, shown, st
 from lit_gans.commands import comparison, data, evaluation, profiling, sampling, training, translation, tuning
 from lit_gans.data import ImageDataModule, PairedImageDataModule, UnpairedImageDataModule
 from lit_gans.game.module import GameModule
-from lit_gans.models import AdaptiveClip, NormClip, Schedule, ValueClip
+from lit_gans.models import AdaptiveClip, HoldThenDecay, NormClip, Schedule, ValueClip
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -43,6 +43,7 @@ VARIABLES = {
     "LIT_GANS_CACHE": "where statistics of real images are kept; `~/.cache/lit_gans` if it is not set",
     "LIT_GANS_INCEPTION": "a file with the weights of Inception, which are fetched if it is not set",
     "LIT_GANS_TRACEBACK": "`1` shows where an error came from, in place of one sentence",
+    "LIT_GANS_VGG19": "a file with the weights of VGG19, which are fetched if it is not set",
 }
 TRAINER = {
     "use_distributed_sampler": "the data module's loader deals the samples out to processes itself",
@@ -178,6 +179,13 @@ def reference() -> str:
     ]
     for cls in (NormClip, ValueClip, AdaptiveClip, Schedule):
         lines += [f"### {cls.__name__}", "", *table(arguments(cls), "argument")]
+    lines += [
+        "`g_scheduler` and `d_scheduler` take the schedulers of torch.optim and this one:",
+        "",
+        "### HoldThenDecay",
+        "",
+        *table([row for row in arguments(HoldThenDecay) if row[0] in ("`hold`", "`decay`")], "argument"),
+    ]
     lines += ["## `fit`, `validate`, `test`", "", *table(fit_options())]
     lines += [
         "`--trainer.…` are the arguments of "

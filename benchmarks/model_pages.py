@@ -51,6 +51,23 @@ TERMS = {
     "pulling_away": "the weighted pulling-away term",
     "orthogonal": "the weighted orthogonal penalty",
     "path_length": "the weighted path length penalty, at steps where it is due",
+    "l1": "the weighted mean absolute difference to the target",
+    "pixel": "the weighted distance of pixels to the target",
+    "perceptual": "the weighted distance of features to those of the target",
+    "adversarial_a": "how little generated pictures of A convince their discriminator",
+    "adversarial_b": "how little generated pictures of B convince their discriminator",
+    "real_a": "loss on real pictures of A",
+    "fake_a": "loss on generated pictures of A",
+    "real_b": "loss on real pictures of B",
+    "fake_b": "loss on generated pictures of B",
+    "cycle_a": "the weighted distance to A after the way there and back",
+    "cycle_b": "the weighted distance to B after the way there and back",
+    "identity_a": "the weighted change of pictures that are of A already",
+    "identity_b": "the weighted change of pictures that are of B already",
+    "nce": "the weighted cross entropy of finding a patch of the source again",
+    "identity": "the same of pictures that are of the target's kind already",
+    "coarse": "the weighted mean absolute difference of the first pass to the target",
+    "fine": "the weighted mean absolute difference of the second pass to the target",
     "loss": "the sum of the terms above",
     "k": "k, weight of generated samples in the discriminator's loss",
     "m_global": "the measure of convergence",
@@ -150,17 +167,19 @@ class Keys(Callback):
 def keys(name: str) -> tuple[str, ...]:
     """What a model logs while training on toy data, in order, until both players have been updated."""
     sys.path.insert(0, str(ROOT / "tests" / "support"))
-    from toys import build, loader, trainer
+    import pictures
+    import toys
 
     log = logging.getLogger("lightning.pytorch")
-    level, noted, model = log.level, Keys(), build(name)
+    translates = issubclass(getattr(lit_gans.models, name), lit_gans.models.Translation)
+    level, noted, model = log.level, Keys(), pictures.build(name) if translates else toys.build(name)
     log.setLevel(logging.ERROR)
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             steps = max(2, model.n_critic)
-            run = trainer(folder, max_steps=steps, log_every_n_steps=1, limit_val_batches=0, callbacks=[noted])
-            run.fit(model, loader())
+            run = toys.trainer(folder, max_steps=steps, log_every_n_steps=1, limit_val_batches=0, callbacks=[noted])
+            run.fit(model, pictures.loader(name) if translates else toys.loader())
     finally:
         log.setLevel(level)
     return tuple(noted.keys)
@@ -172,7 +191,10 @@ def logged(name: str) -> str:
     players = {"train/d_": 0, "train/g_": 1}
     for key in sorted(keys(name), key=lambda key: (players.get(key[:8], 2), key.endswith("_loss"))):
         term = re.sub(r"^train/(?:[dg]_)?", "", key)
-        lines.append(f"| `{key}` | {TERMS[term]} |")
+        if not term.startswith("share_"):
+            lines.append(f"| `{key}` | {TERMS[term]} |")
+    if shares := [f"`{key}`" for key in keys(name) if key.startswith("train/share_")]:
+        lines.append(f"| {', '.join(shares)} | share of each term in the generator's gradient at its pictures |")
     return "\n".join([*lines, "", "`val/d_loss` and `val/g_loss` are the same sums on held-out data."])
 
 
@@ -263,7 +285,8 @@ def summary() -> str:
     for name in MODELS:
         cells = [cell("ring", name, "modes"), cell("grid", name, "modes"), cell("grid", name, "high_quality")]
         cells += [cell(suite, name, None, best) for suite in ("digits", "mnist") for best in (True, False)]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        if any(cells):
+            lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     for suite, head in (
         ("limited", "600 images of MNIST, `fd_mnist`"),
         ("stacked", "stacked MNIST, modes of 1,000"),
@@ -311,7 +334,8 @@ def formulas() -> str:
         "# Every formula equals the paper's",
         "<!-- written by python -m benchmarks.model_pages -->",
         "Twelve steps of each model equal those of a loop in plain PyTorch, which shares no code with the library: "
-        f"[tests/models/test_parity.py]({GITHUB}/tests/models/test_parity.py), "
+        f"[tests/models/test_parity.py]({GITHUB}/tests/models/test_parity.py) and, of those that make pictures of "
+        f"pictures, [test_translation.py]({GITHUB}/tests/models/test_translation.py), "
         "`test_twelve_steps_equal_a_plain_loop`. What closed forms, such as those of the Dirac-GAN (Mescheder et al. "
         "2018: G(z) = θ, D(x) = ψx), and the papers' own claims say beyond it is in "
         f"[tests/models/test_papers.py]({GITHUB}/tests/models/test_papers.py) and "
@@ -341,17 +365,19 @@ def tests_of(nodes: list[ast.stmt], name: str) -> list[str]:
     return [test for test, names in named.items() if name in names and test != DEFAULTS]
 
 
-def models_table(docs: str) -> str:
+def models_table(docs: str, brief: bool = False) -> str:
     """All models by family, each with its paper, what it is, and its configs.
 
     Args:
         docs: Path from the page that holds the table to docs/models.
+        brief: Whether what it is ends where its sentence has a colon.
     """
     lines = ["| class | paper | what it is | configs |", "|---|---|---|---|"]
     for family, names in FAMILIES.items():
         lines.append(f"| *{capital(family)}* | | | |")
         for name in names:
-            lines.append(f"| {entry(name, docs)} | {what_it_is(name)} | {configs_of(name)} |")
+            told = what_it_is(name).partition(": " if brief else "\n")[0]
+            lines.append(f"| {entry(name, docs)} | {told} | {configs_of(name)} |")
     return "\n".join(lines)
 
 
@@ -404,7 +430,7 @@ def between(mark: str, text: str, content: str) -> str:
 
 
 TABLES = {
-    "README.md": ("models", lambda: models_table("docs/models/")),
+    "README.md": ("models", lambda: models_table("docs/models/", brief=True)),
     "docs/results.md": ("zoo", summary),
     "docs/before-training.md": ("compatibility", compatibility_table),
 }

@@ -42,8 +42,8 @@ def lacking(name, module, root=ROOT, exported=lit_gans.__all__):
         f"class_path: {name} in each of configs/{stem}/": all(
             re.search(rf"class_path: {name}\n", path.read_text("utf-8")) for path in configs
         ),
-        f"tests in tests/models/test_papers.py or test_{stem}.py": any(
-            re.search(rf"\b{name}\b", text(f"tests/models/test_{file}.py")) for file in ("papers", stem)
+        f"tests in tests/models/test_papers.py, test_translation.py or test_{stem}.py": any(
+            re.search(rf"\b{name}\b", text(f"tests/models/test_{file}.py")) for file in ("papers", "translation", stem)
         ),
         "'When to use it: ' in its docstring": "When to use it: " in doc,
         "'When not: ' in its docstring": "When not: " in doc,
@@ -63,10 +63,11 @@ def test_every_model_is_complete(name):
 
 
 PAPERS = """GAN MinimaxGAN LSGAN HingeGAN RaGAN WGAN WGANGP WGANLP EBGAN BEGAN SNGAN DRAGAN R3GAN CGAN ACGAN
-ProjectionGAN ReACGAN InfoGAN SSGAN UnrolledGAN PacGAN DCGAN SAGAN BigGAN StyleGAN2"""
+ProjectionGAN ReACGAN InfoGAN SSGAN UnrolledGAN PacGAN DCGAN SAGAN BigGAN StyleGAN2
+Pix2Pix CycleGAN CUT SRGAN ESRGAN ContextEncoder GatedInpainting"""
 
 
-def test_the_twenty_five_papers_are_there_each_in_one_family():
+def test_the_thirty_two_papers_are_there_each_in_one_family():
     assert set(PAPERS.split()) <= set(MODELS)
     assert sorted(name for names in FAMILIES.values() for name in names) == MODELS
 
@@ -110,7 +111,11 @@ def test_a_whole_variant_lacks_nothing(half):
         ("lit_gans/models/__init__.py", "LSGAN\n", "a line in lit_gans/models/__init__.py"),
         ("configs/lsgan/mnist.yaml", "LSGAN", "class_path: LSGAN in each of configs/lsgan/"),
         ("configs/lsgan/mnist.yaml", None, "configs/lsgan/<dataset>.yaml"),
-        ("tests/models/test_papers.py", "LSGAN", "tests in tests/models/test_papers.py or test_lsgan.py"),
+        (
+            "tests/models/test_papers.py",
+            "LSGAN",
+            "tests in tests/models/test_papers.py, test_translation.py or test_lsgan.py",
+        ),
         ("lit_gans/models/lsgan.py", "When to use it", "'When to use it: ' in its docstring"),
         ("lit_gans/models/lsgan.py", "When not", "'When not: ' in its docstring"),
         ("lit_gans/models/lsgan.py", "Family", "'Family: ' in its docstring, a line of its own"),

@@ -1,6 +1,7 @@
 """Every shipped config says how to run it, is understood, and trains a model that can be sampled from."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -8,21 +9,25 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import lit_gans.callbacks
+import lit_gans.data
 import lit_gans.guard
 import lit_gans.models
 import lit_gans.networks
+import lit_gans.regularizers
 from lit_gans.cli import main
-from lit_gans.data import ImageDataModule
 from lit_gans.data.datamodule import _FACTS
 from lit_gans.data.points import is_plane
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {path.relative_to(ROOT / "configs").as_posix(): path for path in sorted((ROOT / "configs").rglob("*.yaml"))}
 CONTENT = {name: yaml.safe_load(path.read_text("utf-8")) for name, path in CONFIGS.items()}
-EXPERIMENTS = [name for name, content in CONTENT.items() if "data" in content]
-OVERLAYS = [name for name in CONFIGS if name not in EXPERIMENTS]
+EXPERIMENTS = [name for name, content in CONTENT.items() if "class_path" not in content.get("data", {"class_path": 0})]
+TRANSLATIONS = [name for name, content in CONTENT.items() if "class_path" in content.get("data", ())]
+OVERLAYS = [name for name in CONFIGS if name not in (*EXPERIMENTS, *TRANSLATIONS)]
+ROOMS = (lit_gans.models, lit_gans.networks, lit_gans.callbacks, lit_gans.guard, lit_gans.data, lit_gans.regularizers)
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +59,17 @@ def nodes(value):
             yield value["class_path"], value.get("init_args", {})
         for inner in value.values():
             yield from nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from nodes(inner)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [*EXPERIMENTS, *TRANSLATIONS])
 def test_it_holds_only_what_differs_from_the_defaults(name):
-    callbacks = [node for callback in CONTENT[name]["trainer"].get("callbacks", []) for node in nodes(callback)]
-    given = [("ImageDataModule", CONTENT[name]["data"]), *nodes(CONTENT[name]["model"]), *callbacks]
-    for class_path, arguments in given:
-        rooms = (lit_gans.models, lit_gans.networks, lit_gans.callbacks, lit_gans.guard)
-        cls = ImageDataModule if class_path == "ImageDataModule" else None
-        cls = cls or next((getattr(room, class_path) for room in rooms if hasattr(room, class_path)), None)
+    data = CONTENT[name]["data"]
+    given = [*nodes(data)] or [("ImageDataModule", data)]
+    for class_path, arguments in [*given, *nodes(CONTENT[name]["model"]), *nodes(CONTENT[name]["trainer"])]:
+        cls = next((getattr(room, class_path) for room in ROOMS if hasattr(room, class_path)), None)
         if cls is None:
             continue  # torch's own
         parameters = {
@@ -84,6 +90,12 @@ PUBLISHED = {  # numbers of papers and releases that are no defaults of ours
     "projection_gan/cifar10.yaml": {"model.init_args.g_batch": 2},
     "reacgan/cifar10.yaml": {"model.init_args.discriminator.init_args.width": 48},
     "sngan/cifar10.yaml": {"model.init_args.g_batch": 2},
+    "cut/fastcut_horse2zebra.yaml": {"model.init_args.nce_weight": 10.0, "model.init_args.identity": False},
+    "cyclegan/horse2zebra.yaml": {"data.init_args.load_size": 286, "data.init_args.image_size": 256},
+    "esrgan/df2k.yaml": {"trainer.max_steps": 400000, "data.init_args.image_size": 128},
+    "esrgan/real.yaml": {"model.init_args.adversarial_weight": 0.1, "model.init_args.ema_decay": 0.999},
+    "pix2pix/maps.yaml": {"data.init_args.batch_size": 1, "trainer.max_epochs": 200},
+    "srgan/div2k.yaml": {"model.init_args.g_scheduler.init_args.milestones": [100000]},
     "stylegan2/cifar10.yaml": {
         "model.init_args.augment.class_path": "ADA",
         "model.init_args.discriminator.init_args.group": 32,
@@ -124,6 +136,19 @@ def test_the_quickstart_has_the_guard():
     assert CONTENT["quickstart.yaml"]["trainer"]["callbacks"][-3:] == guard
 
 
+def test_rates_are_held_and_fall_for_as_many_epochs_as_the_papers_say():
+    lengths = {"pix2pix/maps.yaml": 1096, "pix2pix/facades.yaml": 400}
+    for name in TRANSLATIONS:
+        for player in "gd":
+            schedule = CONTENT[name]["model"]["init_args"].get(f"{player}_scheduler", {})
+            if schedule.get("class_path") != "HoldThenDecay":
+                continue
+            epochs = CONTENT[name]["trainer"]["max_epochs"]
+            length = lengths.get(name, 100000 // 16 if name == "cut/single.yaml" else 1334)
+            hold = 150 if "fastcut" in name else epochs // 2
+            assert schedule["init_args"] == {"hold": hold * length, "decay": (epochs - hold) * length}, name
+
+
 NARROW = {  # what is too large for a test; all else stays as shipped
     "BEGAN": {"width": 16},
     "BEGANAutoencoder": {"width": 16},
@@ -134,10 +159,74 @@ NARROW = {  # what is too large for a test; all else stays as shipped
     "SAGAN": {"width": 4},
     "StyleGAN2": {"channel_max": 16},
 }
+TRANSLATORS = {  # of networks between pictures, too
+    "ContextEncoderDiscriminator": {"base_channels": 4},
+    "ContextEncoderGenerator": {"base_channels": 4, "bottleneck": 16},
+    "GatedGenerator": {"base_channels": 8},
+    "PatchDiscriminator": {"base_channels": 4},
+    "ResNetTranslator": {"base_channels": 4},
+    "RRDBNet": {"base_channels": 4, "growth": 4, "blocks": 1},
+    "SNPatchDiscriminator": {"base_channels": 4},
+    "SRDiscriminator": {"base_channels": 4},
+    "SRResNet": {"base_channels": 4, "blocks": 2},
+    "UNetDiscriminator": {"base_channels": 4},
+    "UNetGenerator": {"base_channels": 4},
+}
+
+
+def lay_out(data):
+    """Make what a config says of its folders: four pictures to train on, two to validate, larger than any window."""
+    rng = np.random.default_rng(0)
+    side = (data.get("load_size") or data["image_size"]) + 8
+    size = (side, min(2, 1 + ("side_by_side" in data)) * side, 3)
+    backgrounds = (
+        data.get("task", {}).get("matte", {}).get("backgrounds") if isinstance(data.get("task"), dict) else None
+    )
+    for path in filter(
+        None, [*(data.get(f"{key}root{end}") for key in ("", "val_") for end in ("", "_b")), backgrounds]
+    ):
+        single = Path(path).suffix == ".jpg"
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for n in range(1 if single else 6):
+            file = Path(path) if single else Path(path) / f"{n}.png"
+            file.parent.mkdir(exist_ok=True)
+            rows = rng.integers(0, 256, (5, 5, 4 if path == "data/cutouts" else 3), dtype=np.uint8)
+            Image.fromarray(rows).resize((size[1], size[0])).save(file)
+
+
+def picture_words(name):
+    """The config on folders such as it wants, at narrow widths, two pictures a batch, for two updates."""
+    content = CONTENT[name]
+    data, model = content["data"]["init_args"], content["model"]["init_args"]
+    options = {
+        "data.batch_size": 2,
+        "data.num_workers": 0,
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": 2,
+        "trainer.limit_val_batches": 0,
+        "trainer.enable_progress_bar": "false",
+        "trainer.callbacks": "SampleGrid",
+        "trainer.callbacks.n": 4,
+        "monitor": "null",
+    }
+    if "dataset" not in data:
+        lay_out(data)
+        options |= {"data.held_out": 2} if "held_out" in data else {}
+    elif data["dataset"] == "cifar10":
+        options |= {"data.dataset": "fake", "data.image_size": 32, "data.limit": 16}
+    for network in ("generator", "discriminator"):
+        narrow = TRANSLATORS[model[network]["class_path"]]
+        options |= {f"model.{network}.init_args.{key}": value for key, value in narrow.items()}
+    if name.startswith(("srgan/", "esrgan/")):  # no weights of VGG19
+        seen = {"class_path": "PerceptualLoss", "init_args": {"extractor": "digits", "layers": ["layers.7"]}}
+        options |= {"model.perceptual": json.dumps(seen)}
+    return ["fit", "--config", str(CONFIGS[name]), *(f"--{key}={value}" for key, value in options.items())]
 
 
 def words(name):
     """The config on fake data of its shape, or a few of its points, four a batch, for one update of the generator."""
+    if name in TRANSLATIONS:
+        return picture_words(name)
     content = CONTENT[name]
     data, model = content["data"], content["model"]
     cls = getattr(lit_gans.models, model["class_path"])
@@ -200,6 +289,40 @@ def test_it_trains_and_its_checkpoint_is_all_that_sampling_needs(name, picture):
         assert Path("x.png").is_file()
 
 
+PICTURES = (  # one for each family of networks
+    *("pix2pix/digits.yaml", "cyclegan/digits.yaml", "cut/digits.yaml", "srgan/digits.yaml", "esrgan/digits.yaml"),
+    *("esrgan/real.yaml", "context_encoder/digits.yaml", "gated_inpainting/digits.yaml"),
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", [name if name in PICTURES else pytest.param(name, marks=pytest.mark.exhaustive) for name in TRANSLATIONS]
+)
+def test_it_trains_and_its_checkpoint_is_all_that_translating_needs(name):
+    main(words(name))
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert all(torch.isfinite(v).all() for v in saved["state_dict"].values())
+    alone = "content_only" in CONTENT[name]["model"]["init_args"]  # then the discriminator rests
+    assert [bool(state["state"]) for state in saved["optimizer_states"]] == [not alone, True]
+    model = lit_gans.models.load(checkpoint)
+    assert type(model).__name__ == CONTENT[name]["model"]["class_path"]
+    task = CONTENT[name]["data"]["init_args"].get("task")
+    scale = 1 if "srgan" not in name else 2 if "/digits" in name else 4
+    source = torch.rand(1, model.generator.in_channels, 16, 24) * 2 - 1
+    if masked := isinstance(task, dict) and "mask" in task:
+        source[:, -1:] = 0
+        source[:, -1, 6:10, 8:12] = 1
+    made = model.translate(source)
+    assert made.shape == (1, model.generator.out_channels, 16 * scale, 24 * scale)
+    assert made.isfinite().all()
+    assert made.abs().max() <= 1
+    if masked:
+        known = (source[:, -1:] == 0).expand_as(made)
+        assert torch.equal(made[known], source[:, :-1][known])
+
+
 OPTIONS = {  # each of which goes with each config, or is refused in a sentence
     "bf16-mixed": ["--trainer.precision=bf16-mixed"],
     "channels_last": ["--model.channels_last=true"],
@@ -222,7 +345,7 @@ BY_DEFAULT = [
 ]
 CELLS = [
     pytest.param(name, option, marks=() if (name, option) in BY_DEFAULT else pytest.mark.exhaustive)
-    for name in EXPERIMENTS
+    for name in [*EXPERIMENTS, *(name for name in TRANSLATIONS if "/digits" in name)]
     for option in OPTIONS
 ]
 
@@ -325,3 +448,26 @@ def test_it_measures_what_it_monitors(name):
     measured = torch.load(checkpoint, weights_only=True)["lit_gans_metrics"]
     spread = {"high_quality", "reverse_kl"} if points else {f"fd_{dataset}", "entropy", "confidence"}
     assert measured["values"].keys() == {"modes", *spread}
+
+
+JUDGED = [name for name in TRANSLATIONS if CONTENT[name]["trainer"].get("callbacks")]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "pix2pix/digits.yaml" else pytest.param(name, marks=pytest.mark.exhaustive) for name in JUDGED],
+)
+def test_it_measures_pictures_and_keeps_the_best(name):
+    content = CONTENT[name]
+    (callback,) = (dict(entry["init_args"]) for entry in content["trainer"]["callbacks"])
+    options = [word for word in words(name) if not re.match(r"--(trainer.(callbacks|limit_val)|monitor)", word)]
+    main([*options, "--trainer.callbacks.every_n_steps=1"])
+    (folder,) = {path.parent for path in Path("runs").rglob("last.ckpt")}
+    measured = torch.load(folder / "last.ckpt", weights_only=True)["lit_gans_metrics"]["values"]
+    found = {key.split("_")[0] for key in measured}
+    assert found == set(callback.get("metrics", ["fd"]))
+    assert (folder / "best.ckpt").is_file() == ("monitor" in content)
+    if "monitor" in content:
+        assert content["monitor"].removeprefix("val/") in measured
+        assert (content.get("monitor_mode") == "max") == (content["monitor"] == "val/psnr")

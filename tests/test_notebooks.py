@@ -45,7 +45,7 @@ def scope(monkeypatch, tmp_path):
     log.setLevel(level)
 
 
-@pytest.mark.parametrize(("name", "lengths"), [("quickstart.ipynb", 2), ("compare.ipynb", 1)])
+@pytest.mark.parametrize(("name", "lengths"), [("quickstart.ipynb", 2), ("compare.ipynb", 1), ("translate.ipynb", 1)])
 def test_each_cell_runs_and_what_no_training_changes_is_what_is_stored(name, lengths, scope):
     """In twelve steps for a thousand or two; ``-m exhaustive`` runs the whole in a kernel."""
     trained = False

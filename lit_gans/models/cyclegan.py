@@ -1,4 +1,4 @@
-"""CycleGAN: Zhu et al. 2017, "Unpaired image-to-image translation using cycle-consistent adversarial networks"."""
+"""CycleGAN: Zhu et al. 2017, "Unpaired image-to-image translation using cycle-consistent adversarial networks", arXiv:1703.10593."""  # noqa: E501
 
 import copy
 from typing import Any
