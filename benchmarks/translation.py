@@ -125,9 +125,8 @@ def colours(options: argparse.Namespace, adversarial: bool = True) -> dict[str, 
     data = PairedImageDataModule(
         "cifar10", options.root, task="grey", source_channels=1, batch_size=16, flip=True, download=False
     )
-    generator = UNetGenerator(in_channels=1, depth=5, base_channels=32)
     discriminator = PatchDiscriminator(in_channels=4, layers=2, base_channels=32)
-    model = Pix2Pix(generator, discriminator, content_only=not adversarial, seed=options.seed)
+    model = Pix2Pix(Colours(), discriminator, content_only=not adversarial, seed=options.seed)
     took = fit(model, data, options, 1500)
     pairs = held_out(data, 2000)
     made, targets = outputs(model, pairs), [target for _, target in pairs]
@@ -143,6 +142,20 @@ def colours(options: argparse.Namespace, adversarial: bool = True) -> dict[str, 
         "fd_resnet20": frechet(extractor, made, targets),
         "fd_resnet20_source": frechet(extractor, sources, targets),
     }
+
+
+class Colours(torch.nn.Module):
+    """A small U-Net that adds colours to the grey picture that it is given."""
+
+    stride = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = UNetGenerator(in_channels=1, depth=3, base_channels=32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Grey pictures (N, 1, H, W) to such in colour."""
+        return x + self.network(x)
 
 
 NORM = "mean=0.485,0.456,0.406&std=0.229,0.224,0.225"
@@ -228,12 +241,12 @@ def restored(model: Any, data: Any) -> tuple[list[Tensor], dict[str, float]]:
             psnr.update(picture, target)
             ssim.update(picture, target)
         values |= {f"psnr_y{name}": float(psnr.compute()), f"ssim_y{name}": float(ssim.compute())}
-    looks = PerceptualLoss(
-        f"benchmarks.resnet20.ResNet20?weights={OPTIONS['resnet20']}&name=resnet20&{NORM}", ("layer1", "layer2")
-    )
-    for name, pictures in (("", made), ("_bicubic", bicubic)):
-        distances = [float(looks.distance(x, y)) for x, (_, y) in zip(pictures, pairs, strict=True)]
-        values[f"perceptual_resnet20{name}"] = statistics.fmean(distances)
+    for layer in ("layer1", "layer2", "layer3"):
+        seer = f"benchmarks.resnet20.ResNet20?weights={OPTIONS['resnet20']}&name=resnet20&{NORM}"
+        looks = PerceptualLoss(seer, (layer,))
+        for name, pictures in (("", made), ("_bicubic", bicubic)):
+            distances = [float(looks.distance(x, y)) for x, (_, y) in zip(pictures, pairs, strict=True)]
+            values[f"resnet20_{layer}{name}"] = statistics.fmean(distances)
     return made, values
 
 
@@ -267,19 +280,19 @@ def srgan(options: argparse.Namespace) -> dict[str, Any]:
     generator = SRResNet(scale=2, base_channels=32, blocks=4)
     generator.load_state_dict(torch.load(options.keep / f"srresnet_{options.seed}.pt", weights_only=True))
     first = SRGAN(generator, SRDiscriminator(base_channels=16), content_only=True)
-    before, _ = restored(first, data)
-    perceptual = PerceptualLoss(
-        f"benchmarks.translation.EfficientNet?{NORM}", ("net._blocks.2", "net._blocks.4"), norm="l2"
-    )
+    before, values_before = restored(first, data)
+    layers = ("net._blocks.0", "net._blocks.1", "net._blocks.2")
     model = SRGAN(
         generator,
         SRDiscriminator(base_channels=16),
-        perceptual=perceptual,
-        adversarial_weight=options.weight,
+        perceptual=PerceptualLoss(f"benchmarks.translation.EfficientNet?{NORM}", layers),
+        adversarial_weight=1e-2,
+        pixel_weight=0.1,
+        g_lr=2e-4,
         seed=options.seed,
     )
     model.begun = True
-    took = fit(model, data, options, 1000)
+    took = fit(model, data, options, 300)
     made, values = restored(model, data)
     pairs = held_out(data, 8)
     crops = [(x[..., 100:196, 150:246]) for x in made]
@@ -290,7 +303,8 @@ def srgan(options: argparse.Namespace) -> dict[str, Any]:
         crops,
         [y[..., 100:196, 150:246] for _, y in pairs],
     )
-    return took | values
+    firsts = {f"{key}_first_stage": value for key, value in values_before.items() if not key.endswith("bicubic")}
+    return took | values | firsts
 
 
 class EfficientNet(torch.nn.Module):
@@ -439,7 +453,6 @@ def main() -> None:
     parser.add_argument("--resnet20", default="resnet20.th")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--weight", type=float, default=1e-3, help="of SRGAN's adversarial term")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--keep", type=Path, default=Path("."), help="folder for weights of a first stage")
     parser.add_argument("--bar", action="store_true")
