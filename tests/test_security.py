@@ -1,6 +1,7 @@
 """A stranger's checkpoint runs nothing: it is read in every way there is, and the mark it would leave looked for."""
 
 import copy
+import re
 import sys
 from pathlib import Path
 
@@ -199,6 +200,17 @@ def test_files_that_a_checkpoint_calls_its_previous_ones_are_left_alone(precious
     run.fit(model, ImageDataModule("digits"), ckpt_path="x.ckpt")
     assert (folder / "last.ckpt").is_file()
     assert Path(precious).read_text() == "mine"
+
+
+@pytest.mark.parametrize("extractor", ["stranger.Net", "lit_gans.cli.main", "x/net.pt", "timm:hf-hub:x/y", "a:b?c=d"])
+def test_what_a_loss_looks_at_pictures_with(extractor):
+    spec = {"class_path": "lit_gans.regularizers.PerceptualLoss", "init_args": {"extractor": extractor}}
+    with pytest.raises(UntrustedError, match=re.escape(extractor.partition("?")[0])):
+        resolve(GAN, {"regularizers": [spec]})
+    for harmless in ("vgg19", "digits", "torchvision:resnet18", "timm:resnet50.a1_in1k?image_size=32", "mine.Net"):
+        spec["init_args"] = {"extractor": harmless, "layers": ["conv1_1"]}
+        (call,) = resolve(GAN, {"regularizers": [spec]}, ("mine",))["regularizers"]
+        assert call.arguments["extractor"] == harmless
 
 
 def test_names_are_looked_at_before_the_first_is_imported():

@@ -104,6 +104,7 @@ class Game(GameModule):
         def play_part(number: int, rows: slice) -> Terms:
             part, given = real.part(rows), inputs.part(rows)
             if made is not None and self.makes_once and number not in made:
+                self.take_turn(player, step)  # what is made may depend on it
                 made[number] = self.make(given)
             terms = self.play(player, part, given, step, None if made is None else made.get(number))
             share = len(part.x) / n
@@ -258,7 +259,7 @@ class Game(GameModule):
 
     def log_losses(self, prefix: str, batch: Any, batch_idx: int) -> None:
         """Play a round without learning from it, with noise of its own."""
-        real = self.whole_packs(self.real_of(batch))
+        real = self.held_out(self.real_of(batch))
         self.reseed(batch_idx, -1)
         for player in PLAYERS if len(real.x) else ():
             with torch.inference_mode(False):  # a gradient penalty differentiates, here too

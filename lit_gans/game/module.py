@@ -548,7 +548,7 @@ class GameModule(SamplingModule):
         """Labels that the next n generated images are to have: those of the batch, or drawn uniformly."""
         return self.draw_labels(n, rng) if self.uniform_labels else y
 
-    def whole_packs(self, real: Batch) -> Batch:
+    def held_out(self, real: Batch) -> Batch:
         """A held-out batch without the last samples that fill no pack."""
         return real.part(slice(0, len(real.x) - len(real.x) % self.pack))
 

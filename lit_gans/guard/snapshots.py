@@ -83,9 +83,10 @@ class Snapshots:
             self._held.pop()
         step, state = self._held[-1]
         module.load_state_dict(state["module"])
-        for name, buffer in module.named_buffers():
+        for name, buffer in dict(module.named_buffers()).items():
             if name in state["buffers"]:
-                buffer.copy_(state["buffers"][name])
+                path, _, leaf = name.rpartition(".")
+                _put(module.get_submodule(path), leaf, buffer, state["buffers"][name])
         for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(saved))  # it keeps what it is given, and would train on in it
         for config, saved in zip(trainer.lr_scheduler_configs, state["schedulers"], strict=True):
@@ -111,12 +112,16 @@ class Buffers:
         self._owners = [(path, part) for path, part in module.named_modules() if part._buffers]
 
     def _named(self) -> dict[str, Tensor]:
-        return {
-            f"{path}.{name}".lstrip("."): buffer
+        return {name: buffer for name, _, _, buffer in self._places()}
+
+    def _places(self) -> list[tuple[str, torch.nn.Module, str, Tensor]]:
+        """Each buffer with its whole name, its owner and its name there."""
+        return [
+            (f"{path}.{leaf}".lstrip("."), part, leaf, buffer)
             for path, part in self._owners
-            for name, buffer in part._buffers.items()
+            for leaf, buffer in part._buffers.items()
             if buffer is not None
-        }
+        ]
 
     def copy(self) -> None:
         """Copy all of them, into the same memory as the last time where their shapes are the same."""
@@ -133,14 +138,22 @@ class Buffers:
             owners: Names of the players whose buffers are put back.
             of: Names of all players.
         """
-        for name, buffer in self._named().items():
+        for name, owner, leaf, buffer in self._places():
             players = {player for player in of if name.startswith(f"{player}.")}
             if name in self._copies and (not players or players & set(owners)):
-                buffer.copy_(self._copies[name])
+                _put(owner, leaf, buffer, self._copies[name])
 
     def clear(self) -> None:
         """Free the memory."""
         self._owners, self._copies = [], {}
+
+
+def _put(owner: torch.nn.Module, name: str, buffer: Tensor, copy: Tensor) -> None:
+    """Give a buffer its former values; one of another shape since then, as a pool of images may be, is replaced."""
+    if buffer.shape == copy.shape:
+        buffer.copy_(copy)
+    else:
+        setattr(owner, name, copy.to(buffer.device, copy=True))
 
 
 def infinite_buffers(module: torch.nn.Module) -> frozenset[str]:

@@ -30,8 +30,8 @@ class ContextEncoder(Translation):
     any; then the error counts in the hole alone, and the discriminator sees whole pictures with the hole filled in.
     ``translate`` gives known pixels back bit for bit.
 
-    Differs from the paper: the squared error is a mean, over the pixels of the region with their weights. The published
-    code, besides, sets the convolutions' biases to zero at each step.
+    Differs from the paper: the squared error of a picture is a mean, over the pixels of its region with their weights.
+    The published code, besides, sets the convolutions' biases to zero at each step.
 
     When to use it: for a hole of a fixed place and size in small pictures.
 
@@ -112,8 +112,8 @@ class ContextEncoder(Translation):
         """Equation 3, with the logarithm of D as in the published code."""
         target = self.region(real.x, fake.x)
         weights = self.weights(target, source_of(real))
-        error = (weights * (fake.x - target).square()).sum() / (weights.sum() * target.shape[1]).clamp_min(1)
-        terms = {"pixel": self.pixel_weight * error}
+        errors = (weights * (fake.x - target).square()).mean(1).sum((1, 2)) / weights.sum((1, 2, 3)).clamp_min(1)
+        terms = {"pixel": self.pixel_weight * errors.mean()}
         if self.content_only:
             return terms
         return {"adversarial": self.adversarial_weight * F.softplus(-self.discriminate(fake)).mean(), **terms}

@@ -62,6 +62,8 @@ class Translation(GAN):
             raise ValueError(f"test_mode must be eval or train, got {test_mode!r}")
         if content_only and not self.content:
             raise ValueError(f"{name} has no loss without its discriminator: leave content_only out")
+        if content_only and kwargs.get("n_critic", 1) != 1:
+            raise ValueError("with content_only the generator alone is updated, at each step: leave n_critic out")
         if kwargs.get("augment") is not None and self.shows_source:
             raise ValueError(
                 f"{name} shows the discriminator a picture beside its source, and augment would move the picture "
@@ -74,6 +76,11 @@ class Translation(GAN):
                 raise ValueError(
                     f"{type(penalty).__name__} moves pictures alone, and {name} shows the discriminator a picture "
                     "beside its source: leave it out"
+                )
+            if penalty.needs_pairs and not self.paired:
+                raise ValueError(
+                    f"{type(penalty).__name__} holds pictures against their targets, and those of {name} are of other "
+                    "pictures: compare='source', or gram=True for the style of the targets"
                 )
         if init_std is not None:
             for network in (generator, discriminator):
@@ -128,18 +135,15 @@ class Translation(GAN):
             self.measured |= shares_of(terms, fake)
         return terms
 
-    def log_losses(self, prefix: str, batch: Any, batch_idx: int) -> None:
-        """Play a round without learning from it, on as much of held-out pictures as the generator can halve."""
-        real = self.unpack_batch(batch)
+    def held_out(self, real: Batch) -> Batch:
+        """As much of held-out pictures as the generator can halve; no pictures, where they are too small for that."""
         source, target = source_of(real), real.x
         scale = target.shape[-1] // source.shape[-1] if self.paired else 1
-        sides = (
-            source.shape[2:] if self.paired else torch.minimum(*(torch.tensor(x.shape[2:]) for x in (source, target)))
-        )
-        height, width = (fitting(self.generator, int(side)) for side in sides)
-        if height and width:
-            target = target[..., : height * scale, : width * scale]
-            super().log_losses(prefix, (source[..., :height, :width], target), batch_idx)
+        sides = source.shape[2:] if self.paired else map(min, source.shape[2:], target.shape[2:])
+        height, width = (fitting(self.generator, side) for side in sides)
+        if not (height and width):
+            return real.part(slice(0))
+        return Batch(target[..., : height * scale, : width * scale], source[..., :height, :width])
 
     # before training
 
@@ -225,14 +229,14 @@ class Translation(GAN):
 
     def pieced(self, network: nn.Module, x: Tensor, tile: int | None, exact: bool, fast: bool) -> Tensor:
         """Finished pictures, whole or in tiles, of the type of the sources."""
-        device = next((weight.device for weight in network.parameters()), x.device)
+        like = next(network.parameters(), self.in_floats(x[..., :1, :1]))
 
         def shown(part: Tensor) -> Tensor:
-            return self.in_floats(part.to(device))
+            return self.in_floats(part.to(like.device)).to(like.dtype)
 
         def made_of(part: Tensor) -> Tensor:
-            source = shown(part)
-            made = self.whole(network, source)
+            source = self.in_floats(part.to(like.device))
+            made = self.whole(network, source.to(like.dtype)).to(source.dtype)
             if not x.is_floating_point() and not made.isfinite().all():
                 raise FloatingPointError(f"{type(network).__name__} makes NaN or infinite values")
             return in_type_of(self.finish(made, source), x)

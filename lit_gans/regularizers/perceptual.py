@@ -56,6 +56,7 @@ class PerceptualLoss(Regularizer):
     """
 
     player, double_backward, asks_discriminator = "generator", False, False
+    imports = ("extractor",)  # of a checkpoint's, what it may name is looked at before it is built
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class PerceptualLoss(Regularizer):
             raise ValueError(f"PerceptualLoss: VGG19 has no layer {unknown[0]!r}: there are conv1_1 to conv5_4")
         self.extractor, self.norm, self.before_activation, self.gram = extractor, norm, before_activation, gram
         self.compare, self.name = compare, "style" if gram else "perceptual"
+        self.needs_pairs = compare == "target" and not gram
         self._seer: list[Maps] = []  # a list hides it from state_dict, optimizers and reducers
 
     def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:

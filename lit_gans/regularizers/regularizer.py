@@ -37,6 +37,7 @@ class Regularizer(Recorded):
     asks_discriminator = True  # whether that may be the discriminator's; a penalty of the generator alone says no
     needs_latents = False  # whether it asks the generator about latents of its own
     moves_images = False  # whether it asks the discriminator about images that are flipped or shifted
+    needs_pairs = False  # whether it holds each generated picture against its own target
     couples_samples = False  # whether it is no mean over samples, so that a batch cannot be worked through in parts
     slope_target: float | None = None  # the slope at which it holds the discriminator
     slopes_at: tuple[str, ...] = ()  # of "real" and "fake": where it takes slopes

@@ -7,6 +7,8 @@ looked up here and nowhere else, by rules that do not depend on what happens to 
 - ``nn.Module`` classes, clipping rules and schedulers that lit_gans defines, ``nn.Module`` classes that ``torch.nn``
   defines, and optimizers and schedulers that ``torch.optim`` defines;
 - classes of modules that the caller names, ``trust=["my_gan"]``;
+- where a class says that it would import what a text names (``imports``), no more than what is published under a name
+  of torchvision or timm;
 - nothing else: no functions, no class that a module merely imported, no names beginning with an underscore.
 
 All names are looked at before the first of them is imported. No general parser sees the values, since such parsers turn
@@ -151,6 +153,8 @@ def resolve(cls: Any, arguments: Mapping[str, Any], trust: Iterable[str] = (), w
         if not isinstance(name, str) or (name not in hints and not open_ended):
             raise ValueError(f"{where.rstrip('.') or 'the model'}: {cls.__name__} has no argument {str(name)[:99]!a}")
         resolved[name] = _resolved(value, hints.get(name, Any), trust, f"{where}{name}")
+    for name in getattr(cls, "imports", ()):
+        _check_import(resolved.get(name), trust)
     return resolved
 
 
@@ -251,6 +255,14 @@ def _resolved(value: Any, hint: Any, trust: Iterable[str], where: str) -> Any:
             "name what is to be called by text"
         )
     return value
+
+
+def _check_import(value: Any, trust: Iterable[str]) -> None:
+    """Refuse text for which a class would import, or read as a program, what a stranger names."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w-]*|(torchvision|timm):[\w.-]+(\?.*)?", value):
+        named = value.partition("?")[0]
+        if not is_trusted(named, trust):
+            raise _refused(named)
 
 
 def _call(spec: Mapping[str, Any], leaves: list[Any], trust: Iterable[str], where: str) -> Call:

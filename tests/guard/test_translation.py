@@ -45,6 +45,15 @@ def test_an_explosion_is_undone(name, action, tmp_path):
     assert all(torch.isfinite(pool.images).all() for pool in getattr(model, "pools", ()))
 
 
+@pytest.mark.parametrize("action", ["rollback", "skip"])
+def test_so_is_one_before_the_pool_held_its_first_picture(action, tmp_path):
+    model = build("CycleGAN", pool=2)
+    Poison(model, 0)
+    trainer(tmp_path, max_steps=6, callbacks=[ExplosionDetector(action=action), Guard()]).fit(model, loader("CycleGAN"))
+    assert [event["action"] for event in events(tmp_path)] == [action]
+    assert all(torch.isfinite(pool.images).all() and int(pool.filled) == 2 for pool in model.pools)
+
+
 class Fixed(nn.Module):
     """What is made of a source by a rule, plus a number that can be learned."""
 

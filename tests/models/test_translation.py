@@ -327,7 +327,7 @@ def test_checkpoint_round_trip_and_continuation_are_exact(name, tmp_path):
     assert same(dict(whole.named_buffers()), dict(resumed.named_buffers()))
     for a, b in zip(run.optimizers, resumed_run.optimizers, strict=True):
         assert str(a.state_dict()) == str(b.state_dict())
-    again = TRANSLATORS[name].load_from_checkpoint(tmp_path / "step=12.ckpt")  # nothing but the file
+    again = TRANSLATORS[name].load_from_checkpoint(tmp_path / "step=12.ckpt", trust="pictures")  # nothing but the file
     assert type(again) is TRANSLATORS[name]
     source = pairs(name)[0][:2]
     assert torch.equal(again.translate(source), whole.translate(source))
@@ -393,12 +393,57 @@ def test_held_out_pictures_of_any_size_are_validated_or_passed_over(name, tmp_pa
         assert all(math.isfinite(value) for value in logged.values())
 
 
+def test_held_out_batches_of_a_form_of_ones_own_are_validated(tmp_path):
+    class Mine(Pix2Pix):
+        def unpack_batch(self, batch):
+            return Batch(batch["high"], batch["low"])
+
+    data = [{"high": target, "low": source} for source, target in zip(*pairs("Pix2Pix", 4), strict=True)]
+    run = trainer(tmp_path)
+    (ours,) = run.validate(Mine(*networks("Pix2Pix")), torch.utils.data.DataLoader(data, 4), verbose=False)
+    (theirs,) = run.validate(Pix2Pix(*networks("Pix2Pix")), loader("Pix2Pix", 4), verbose=False)
+    assert ours == theirs
+
+
+def test_of_mirrored_pictures_features_are_mirrored_back(tmp_path, monkeypatch):
+    model, read, seen = build("CUT", flip_equivariance=True, identity=False), [], []
+    model.generator.network.register_forward_pre_hook(lambda network, x: read.append(x[0]))
+    contrast = model.contrast
+
+    def spied(source, made, flipped=False):
+        seen.append((torch.equal(read[-1], source.flip(3)), torch.equal(read[-1], source), flipped))
+        return contrast(source, made, flipped)
+
+    monkeypatch.setattr(model, "contrast", spied)
+    trainer(tmp_path, max_steps=STEPS).fit(model, loader("CUT"))
+    assert set(seen[-STEPS:]) == {(True, False, True), (False, True, False)}  # half of the steps each, about
+
+
+def test_holes_of_any_size_count_alike_however_a_batch_is_divided():
+    model = build("ContextEncoder")
+    target = torch.rand(2, 1, SIDE, SIDE) * 2 - 1
+    mask = torch.zeros_like(target)
+    mask[0, :, :2], mask[1, :, :, 3:] = 1, 1
+    real, fake = Batch(target, torch.cat([target * (1 - mask), mask], 1)), torch.zeros_like(target)
+
+    def loss(rows):
+        part = real.part(rows)
+        return model.generator_loss(part, Batch(fake[rows], part.y))["pixel"]
+
+    halves = [loss(slice(0, 1)), loss(slice(1, 2))]
+    expected = [0.999 * target[k].square()[mask[k] == 1].mean() for k in range(2)]
+    torch.testing.assert_close(torch.stack(halves), torch.stack(expected))
+    torch.testing.assert_close(loss(slice(2)), torch.stack(expected).mean())
+
+
 @each
 def test_the_first_stage_learns_from_content_alone(name, tmp_path):
     if not TRANSLATORS[name].content:
         with pytest.raises(ValueError, match=f"{name} has no loss without its discriminator"):
             build(name, content_only=True)
         return
+    with pytest.raises(ValueError, match="leave n_critic out"):
+        build(name, content_only=True, n_critic=2)
     model = build(name, content_only=True)
     before = weights(model.discriminator)
     run = trainer(tmp_path, max_steps=4)
@@ -431,6 +476,15 @@ def test_translate_takes_any_size_and_leaves_all_as_it_was(name):
         assert torch.equal(torch.get_rng_state(), state)
     assert same(before, weights(model))
     assert all(module.training for module in model.generator.modules())
+
+
+@each
+def test_a_model_of_another_type_gives_pictures_of_the_type_of_their_sources(name):
+    source = pairs(name, 1)[0]
+    for kind in (torch.float64, torch.bfloat16):
+        model = build(name).to(kind)
+        for x in (source, source.double(), ((source + 1) * 127.5).to(torch.uint8)):
+            assert model.translate(x).dtype == x.dtype
 
 
 @pytest.mark.parametrize("name", INPAINTING)
@@ -597,6 +651,9 @@ def test_what_makes_no_sense_with_two_discriminators_is_refused():
         build("CycleGAN", regularizers=[R1(1.0)])
     with pytest.raises(ValueError, match="sources have 1 channels and targets 3: give a back_generator"):
         CycleGAN(ResNetTranslator(in_channels=1, blocks=1, base_channels=4), PatchDiscriminator())
+    with pytest.raises(ValueError, match="PerceptualLoss holds pictures against their targets, and those of CUT are"):
+        build("CUT", regularizers=[perceptual()])
+    build("CUT", regularizers=[perceptual(compare="source"), perceptual(gram=True)])
     with pytest.raises(ValueError, match=r"UNetGenerator has no method features"):
         CUT(UNetGenerator(depth=2, base_channels=4), PatchDiscriminator())
 
