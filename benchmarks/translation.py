@@ -126,7 +126,9 @@ def colours(options: argparse.Namespace, adversarial: bool = True) -> dict[str, 
         "cifar10", options.root, task="grey", source_channels=1, batch_size=16, flip=True, download=False
     )
     discriminator = PatchDiscriminator(in_channels=4, layers=2, base_channels=32)
-    model = Pix2Pix(Colours(), discriminator, content_only=not adversarial, seed=options.seed)
+    model = Pix2Pix(  # batches of 16: statistics of the one picture at hand would be others than in training
+        Colours(), discriminator, content_only=not adversarial, test_mode="eval", seed=options.seed
+    )
     took = fit(model, data, options, 1500)
     pairs = held_out(data, 2000)
     made, targets = outputs(model, pairs), [target for _, target in pairs]
@@ -333,6 +335,7 @@ def matte(options: argparse.Namespace) -> dict[str, Any]:
     model = Pix2Pix(
         UNetGenerator(out_channels=1, depth=4, base_channels=32),
         PatchDiscriminator(in_channels=4, layers=2, base_channels=32),
+        test_mode="eval",
         seed=options.seed,
     )
     took = fit(model, data, options, 3000)
