@@ -196,6 +196,10 @@ class PictureEvaluation:
         whole = torch.arange(n).split(size)
         tables = {name: Table(self, device, () if name else self.directions) for name in ("", *baselines)}
         mean = mean_picture(pairs, n) if "mean" in tables else None
+        if self.paired and n:
+            first = pairs.batch(torch.arange(1))  # on all processes, of which some may get no pictures of their own
+            for table in tables.values():
+                table.compare_like(*first)
         for rows in progress(range(rank, len(whole), world), "pictures"):
             index = whole[rows]
             source, target = (side.to(device) for side in pairs.batch(index))
@@ -242,17 +246,19 @@ class Table:
         if "cycle" in evaluation.metrics and directions:
             self.cycles = {"cycle_a": L1().to(device), "cycle_b": L1().to(device)}
 
+    def compare_like(self, source: Tensor, target: Tensor) -> None:
+        """Begin to compare outputs with targets, as the sizes of a first pair want it."""
+        p = self.evaluation.protocol
+        crop = target.shape[-1] // source.shape[-1] if p.crop is None else p.crop
+        self.paired = {
+            name: (LPIPS(crop=crop) if name == "lpips" else _PAIRED[name](p.channel, crop)).to(self.device)
+            for name in self.evaluation.metrics
+            if name in _PAIRED and (name != "ssim" or self.evaluation.chosen or large_enough(target, crop))
+        }
+
     def add(self, direction: str, made: Tensor, source: Tensor, target: Tensor, index: Tensor) -> None:
         """Pictures, what they are made of, and what they should be, or be like."""
-        if direction == "a2b" and self.evaluation.paired:
-            if not self.paired:
-                p = self.evaluation.protocol
-                crop = target.shape[-1] // source.shape[-1] if p.crop is None else p.crop
-                self.paired = {
-                    name: (LPIPS(crop=crop) if name == "lpips" else _PAIRED[name](p.channel, crop)).to(self.device)
-                    for name in self.evaluation.metrics
-                    if name in _PAIRED and (name != "ssim" or self.evaluation.chosen or large_enough(target, crop))
-                }
+        if direction == "a2b":
             for metric in self.paired.values():
                 metric.update(made, target)
         if direction == "a2b" and self.grids is not None:

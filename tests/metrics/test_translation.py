@@ -100,6 +100,12 @@ def test_only_so_many_pictures_as_the_protocol_says_and_all_of_it_in_the_stamp()
     assert (stamp["data"], stamp["seed"], stamp["channel"]) == ({"dataset": "toys", "count": 7}, 3, "rgb")
 
 
+def test_a_process_without_pictures_of_its_own_computes_with_the_others(monkeypatch):
+    monkeypatch.setattr("lit_gans.metrics.translation.rank_and_world", lambda: (1, 2))
+    with pytest.raises(ValueError, match="PSNR has no pictures yet"):  # alone; else the others would wait for ever
+        PictureEvaluation(["psnr"], PictureProtocol()).measure(lambda x, _: x, Source(*pairs("Pix2Pix", 4)), CPU)
+
+
 def test_what_is_not_finite_is_not_measured():
     source, target = pairs("Pix2Pix", 3)
     with pytest.raises(FloatingPointError, match="NaN or infinite"):
