@@ -218,7 +218,7 @@ def picture_words(name):
         narrow = TRANSLATORS[model[network]["class_path"]]
         options |= {f"model.{network}.init_args.{key}": value for key, value in narrow.items()}
     if name.startswith(("srgan/", "esrgan/")):  # no weights of VGG19
-        seen = {"class_path": "PerceptualLoss", "init_args": {"extractor": "digits", "layers": ["layers.7"]}}
+        seen = {"class_path": "PerceptualLoss", "init_args": {"extractor": "digits", "layers": ["layers.7"], "weights": [1.0]}}
         options |= {"model.perceptual": json.dumps(seen)}
     return ["fit", "--config", str(CONFIGS[name]), *(f"--{key}={value}" for key, value in options.items())]
 
@@ -462,7 +462,7 @@ def test_it_measures_pictures_and_keeps_the_best(name):
     content = CONTENT[name]
     (callback,) = (dict(entry["init_args"]) for entry in content["trainer"]["callbacks"])
     options = [word for word in words(name) if not re.match(r"--(trainer.(callbacks|limit_val)|monitor)", word)]
-    main([*options, "--trainer.callbacks.every_n_steps=1"])
+    main([*options, "--trainer.callbacks.every_n_steps=1", "--data.limit=16"])
     (folder,) = {path.parent for path in Path("runs").rglob("last.ckpt")}
     measured = torch.load(folder / "last.ckpt", weights_only=True)["lit_gans_metrics"]["values"]
     found = {key.split("_")[0] for key in measured}
