@@ -176,6 +176,8 @@ def finish_resuming(model: Any) -> None:
         write_back(model._buffers_of_rank, statistics_of(model))
         model._buffers_of_rank = None
     for pool, saved in zip(pools_of(model), model._pools_saved, strict=False):
+        if (kept := len(saved["images"])) not in (0, pool.size):
+            raise ValueError(f"the checkpoint's pool is of {kept} images, the model's of {pool.size}: give pool={kept}")
         pool.images, pool.filled = saved["images"].to(model.device), saved["filled"].to(model.device)
     model._pools_saved = ()
     now = [type(optimizer).__name__ for optimizer in model.trainer.optimizers]

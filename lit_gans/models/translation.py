@@ -208,16 +208,18 @@ class Translation(GAN):
                 place of one for each layer, but with other contrast.
 
         Raises:
-            ValueError: if there is no such direction or mode, or the pictures have other channels.
+            ValueError: if there is no such direction or mode, there are no pictures, or they have other channels.
             FloatingPointError: if whole numbers are to be made of values that are not finite.
         """
         mode = test_mode or self.test_mode
         if ema:
             self.settle_average()
         network = self.translator(ema, direction)
-        wanted = getattr(network, "in_channels", x.shape[1])
-        if x.ndim != 4 or x.shape[1] != wanted:
-            raise ValueError(f"sources must be (N, {wanted}, H, W), got {tuple(x.shape)}")
+        wanted = getattr(network, "in_channels", None)
+        if x.ndim != 4 or not x.numel() or wanted not in (None, x.shape[1]):
+            raise ValueError(f"sources must be (N, {wanted or 'C'}, H, W), got {tuple(x.shape)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         size = batch_size if mode == "eval" else 1
         made = []
         with isolate_rng(), kept_modes(network), buffers_kept(network):

@@ -47,7 +47,7 @@ def check_pairs(model: Any, real: Batch) -> None:
         real = Batch(target.to(like), source.to(like))
         fake = _call("generator", model.make, real)
         made, wanted = tuple(fake.x.shape), tuple(model.region(real.x, fake.x).shape)
-        if made != wanted:
+        if made != wanted if model.paired else made[1] != wanted[1]:  # without pairs, sizes may differ
             raise ValueError(
                 f"the generator makes {_size(made)} of sources {_size(source.shape)}, and the targets are "
                 f"{_size(target.shape)}: give the network the scale and channels of the data, or the data those of it"

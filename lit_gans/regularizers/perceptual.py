@@ -88,6 +88,10 @@ class PerceptualLoss(Regularizer):
 
     def forward(self, model: Any, real: Batch, fake: Batch) -> Tensor:
         """Equations 2 and 3, or 4; to the target, or the source, no gradient flows."""
+        if not model.traits.from_pictures:
+            raise ValueError(
+                f"PerceptualLoss is for models of pictures from pictures, and {type(model).__name__} is none"
+            )
         like = real.x if self.compare == "target" else real.y
         if like is None or like.ndim != 4:
             raise ValueError("PerceptualLoss: the model has no source pictures to compare with")

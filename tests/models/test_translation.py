@@ -14,7 +14,7 @@ from lit_gans.game import compiling
 from lit_gans.game.compiling import compile_networks
 from lit_gans.game.module import PLAYERS
 from lit_gans.game.pool import ImagePool
-from lit_gans.models import CUT, ESRGAN, SRGAN, CycleGAN, Pix2Pix
+from lit_gans.models import CUT, ESRGAN, GAN, SRGAN, CycleGAN, Pix2Pix
 from lit_gans.modules import frozen
 from lit_gans.networks import PatchDiscriminator, ResNetTranslator, UNetGenerator
 from lit_gans.regularizers import R1, Consistency, LeCam, PathLength
@@ -529,6 +529,30 @@ def test_sampling_has_nothing_to_draw_from():
         build("Pix2Pix").translate(torch.zeros(1, 1, 8, 8), direction="b2a")
     with pytest.raises(ValueError, match=r"sources must be \(N, 1, H, W\)"):
         build("Pix2Pix").translate(torch.zeros(1, 3, 8, 8))
+    for shape in ((8,), (1, 8, 8), (0, 1, 8, 8)):
+        with pytest.raises(ValueError, match=r"sources must be \(N, 1, H, W\)"):
+            build("Pix2Pix").translate(torch.zeros(shape))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        build("Pix2Pix").translate(torch.zeros(1, 1, 8, 8), batch_size=0)
+
+
+def test_two_kinds_may_differ_in_channels_and_size(tmp_path):
+    there, back = (ResNetTranslator(in_channels=i, out_channels=4 - i, blocks=1, base_channels=4) for i in (1, 3))
+    judges = [PatchDiscriminator(in_channels=i, layers=1, base_channels=4, norm="instance") for i in (3, 1)]
+    model = CycleGAN(there, judges[0], back, judges[1], identity_weight=0, pool=2)
+    a, b = torch.rand(8, 1, 16, 16) * 2 - 1, torch.rand(8, 3, 24, 16) * 2 - 1
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(a, b), 2)
+    trainer(tmp_path, max_steps=3).fit(model, data, data)
+    assert [tuple(pool.images.shape) for pool in model.pools] == [(2, 3, 16, 16), (2, 1, 24, 16)]
+    assert model.translate(b[:1, :, :9, :7], direction="b2a").shape == (1, 1, 9, 7)
+
+
+def test_a_pool_of_another_size_is_not_gone_on_with(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(build("CycleGAN"), loader("CycleGAN"))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="pool is of 3 images, the model's of 2: give pool=3"):
+        trainer(tmp_path, max_steps=2).fit(build("CycleGAN", pool=2), loader("CycleGAN"), ckpt_path=tmp_path / "x.ckpt")
 
 
 def test_the_pool_is_that_of_the_paper():
@@ -654,6 +678,8 @@ def test_what_makes_no_sense_with_two_discriminators_is_refused():
     with pytest.raises(ValueError, match="PerceptualLoss holds pictures against their targets, and those of CUT are"):
         build("CUT", regularizers=[perceptual()])
     build("CUT", regularizers=[perceptual(compare="source"), perceptual(gram=True)])
+    with pytest.raises(ValueError, match="PerceptualLoss is for pictures from pictures, and GAN makes none"):
+        perceptual()(GAN(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)), None, None)
     with pytest.raises(ValueError, match=r"UNetGenerator has no method features"):
         CUT(UNetGenerator(depth=2, base_channels=4), PatchDiscriminator())
 
