@@ -678,7 +678,7 @@ def test_what_makes_no_sense_with_two_discriminators_is_refused():
     with pytest.raises(ValueError, match="PerceptualLoss holds pictures against their targets, and those of CUT are"):
         build("CUT", regularizers=[perceptual()])
     build("CUT", regularizers=[perceptual(compare="source"), perceptual(gram=True)])
-    with pytest.raises(ValueError, match="PerceptualLoss is for pictures from pictures, and GAN makes none"):
+    with pytest.raises(ValueError, match="PerceptualLoss is for models of pictures from pictures, and GAN is none"):
         perceptual()(GAN(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)), None, None)
     with pytest.raises(ValueError, match=r"UNetGenerator has no method features"):
         CUT(UNetGenerator(depth=2, base_channels=4), PatchDiscriminator())
