@@ -105,7 +105,9 @@ def initialise(network: nn.Module, std: float) -> None:
     """
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            nn.init.normal_(module.weight, 0.0, std)
+            learned = dict(module.named_parameters())  # beneath a spectral norm, which makes the weight of another one
+            names = ("parametrizations.weight.original", "weight_orig")
+            nn.init.normal_(next((learned[name] for name in names if name in learned), module.weight), 0.0, std)
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
             nn.init.normal_(module.weight, 1.0, std)
         else:

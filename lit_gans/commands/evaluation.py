@@ -21,7 +21,7 @@ from lit_gans.commands.parsing import Parser
 from lit_gans.commands.picture_evaluation import evaluate_files, evaluate_model, is_translation
 from lit_gans.commands.processes import refuse_too_many
 from lit_gans.commands.restoring import data_of, load_model, named_checkpoint, read_checkpoint
-from lit_gans.commands.words import IMPORT
+from lit_gans.commands.words import IMPORT, values_of
 from lit_gans.data import ImageDataModule
 from lit_gans.data.files import ImageFiles, in_threads, to_mode
 from lit_gans.data.points import is_plane
@@ -44,7 +44,7 @@ def main(command: str, words: list[str]) -> None:
         return
     if words and not words[0].startswith("-"):
         words = [str(named_checkpoint(words[0])), *words[1:]]
-        if is_translation(words[0]):
+        if is_translation(words[0], values_of(words, "import")):
             evaluate_model(command, words)
             return
     config = parse(command, words)

@@ -31,6 +31,7 @@ __all__ = (
     "FORMAT",
     "arguments_of_file",
     "check_trainer_state",
+    "class_that_wrote",
     "contents",
     "described",
     "explained",

@@ -186,7 +186,8 @@ def first_not_finite(trainer: Trainer, module: torch.nn.Module, meant: Collectio
 
 def bytes_needed(module: torch.nn.Module, depth: int) -> int:
     """Memory for ``depth`` snapshots, if optimizers hold two numbers a parameter, as Adam does."""
-    state = sum(x.numel() * x.element_size() for x in module.state_dict().values() if isinstance(x, Tensor))
+    saved = {id(x): x for x in (*module.state_dict().values(), *module.buffers()) if isinstance(x, Tensor)}
+    state = sum(x.numel() * x.element_size() for x in saved.values())
     moments = 2 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     return depth * (state + moments)
 

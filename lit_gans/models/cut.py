@@ -148,8 +148,11 @@ class WithProjections(nn.Module):
         super().__init__()
         self.network = network
         take_facts(self, network)
-        first = next(p for p in network.parameters() if p.ndim == 4)
-        picture = first.new_zeros(1, first.shape[1], 64, 64)
+        weights = (p for p in network.parameters() if p.ndim == 4)
+        first = next(weights, None)
+        if first is None:
+            raise ValueError(f"{type(network).__name__} has no convolutions, of which CUT compares features")
+        picture = first.new_zeros(1, getattr(network, "in_channels", first.shape[1]), 64, 64)
         with torch.no_grad(), eval_mode(network), buffers_kept(network):
             widths = [feature.shape[1] for feature in self.features(picture, layers)]
         self.projections = nn.ModuleList(

@@ -95,7 +95,8 @@ class PerceptualLoss(Regularizer):
         like = real.x if self.compare == "target" else real.y
         if like is None or like.ndim != 4:
             raise ValueError("PerceptualLoss: the model has no source pictures to compare with")
-        like = like[:, : fake.x.shape[1]]  # without a mask
+        if self.compare == "source" and getattr(model, "takes_mask", False):
+            like = like[:, :-1]
         return self.distance(fake.x, model.region(like, fake.x) if hasattr(model, "region") else like)
 
     def distance(self, made: Tensor, like: Tensor) -> Tensor:

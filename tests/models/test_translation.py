@@ -730,3 +730,21 @@ def test_a_second_stage_that_begins_with_nothing_is_warned_of(cls, tmp_path, rec
     model.begun = True
     trainer(tmp_path, max_steps=1).fit(model, loader(cls.__name__))
     assert not any("begins with untrained weights" in str(w.message) for w in recwarn)
+
+
+def test_weights_beneath_a_spectral_norm_are_drawn_anew_too():
+    from lit_gans.modules import initialise
+    from lit_gans.networks import UNetDiscriminator
+
+    network = UNetDiscriminator(channels=1, base_channels=8)
+    initialise(network, 0.02)
+    learned = [p for name, p in network.named_parameters() if name.endswith("original")]
+    assert len(learned) > 5
+    assert float(torch.cat([p.detach().flatten() for p in learned]).std()) == pytest.approx(0.02, rel=0.05)
+
+
+def test_sources_are_compared_in_all_their_colours():
+    rgb, grey = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 1, 16, 16) * 2 - 1
+    penalty = perceptual(compare="source")
+    expected = penalty.distance(grey, rgb)
+    assert float(penalty(build("Pix2Pix"), Batch(grey, rgb), Batch(grey, rgb))) == pytest.approx(float(expected))
