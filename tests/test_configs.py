@@ -218,8 +218,8 @@ def picture_words(name):
         narrow = TRANSLATORS[model[network]["class_path"]]
         options |= {f"model.{network}.init_args.{key}": value for key, value in narrow.items()}
     if name.startswith(("srgan/", "esrgan/")):  # no weights of VGG19
-        seen = {"class_path": "PerceptualLoss", "init_args": {"extractor": "digits", "layers": ["layers.7"], "weights": [1.0]}}
-        options |= {"model.perceptual": json.dumps(seen)}
+        seen = {"extractor": "digits", "layers": ["layers.7"], "weights": [1.0]}
+        options |= {"model.perceptual": json.dumps({"class_path": "PerceptualLoss", "init_args": seen})}
     return ["fit", "--config", str(CONFIGS[name]), *(f"--{key}={value}" for key, value in options.items())]
 
 
