@@ -4,7 +4,7 @@
 
 EXPERIMENT is one of those below; ``--root`` holds CIFAR-10 and MNIST as torchvision lays them out, ``--photographs`` a
 folder of some sixty pictures, such as BSD68. Each run trains in one thread, and adds its values to
-``benchmarks/results/translation.json`` with what they depend on; pictures go to ``benchmarks/results/translation/``.
+``benchmarks/results/translation.json`` with what they depend on; pictures go to ``benchmarks/results/translation_*.png``.
 ``--table`` writes ``benchmarks/results/translation.md`` from the values that are there.
 """
 
@@ -111,8 +111,7 @@ def show(name: str, *rows: list[Tensor], most: int = 8) -> None:
             x = x[:, -1:] if x.shape[1] == 2 else x[:, :3]
             x = x if min(x.shape[-2:]) == side else F.interpolate(x, scale_factor=side / min(x.shape[-2:]))
             shown.append(x[..., :side, :side].expand(-1, 3, -1, -1))
-    path = RESULTS / "translation" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"translation_{name}.png"
     grid = mosaic(to_uint8(torch.cat(shown)), len(rows[0][:most]))
     to_pil_image(grid).save(path, optimize=True)
 
