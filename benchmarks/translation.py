@@ -3,9 +3,9 @@
     python -m benchmarks.translation EXPERIMENT --root DIR [--photographs DIR] [--seed N] [--steps N] [--minutes M]
 
 EXPERIMENT is one of those below; ``--root`` holds CIFAR-10 and MNIST as torchvision lays them out, ``--photographs`` a
-folder of some sixty pictures, such as BSD68. Each run trains in one thread, and adds its values to
-``benchmarks/results/translation.json`` with what they depend on; pictures go to ``benchmarks/results/translation_*.png``.
-``--table`` writes ``benchmarks/results/translation.md`` from the values that are there.
+folder of some sixty pictures, such as BSD68. Each run trains in one thread. It adds its values to
+``benchmarks/results/translation.json`` and draws ``benchmarks/results/translation_*.png``; the experiment ``table``
+only writes ``benchmarks/results/translation.md`` from the values that are there.
 """
 
 import argparse
