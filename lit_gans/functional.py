@@ -57,7 +57,8 @@ class Batch(NamedTuple):
 
     def detach(self) -> "Batch":
         """The same without gradients."""
-        return Batch(self.x.detach(), None if self.y is None else self.y.detach())
+        x, y = (tensor.detach() if tensor is not None and tensor.requires_grad else tensor for tensor in self)
+        return Batch(x, y)  # type: ignore[arg-type]  # samples are never None
 
 
 Terms: TypeAlias = dict[str, Tensor]

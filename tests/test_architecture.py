@@ -150,7 +150,7 @@ def title(file):
 
 
 MECHANISMS = {  # codes, styles, an optimizer of its own; networks behind an encoder, two directions, a window
-    **{"infogan": 80, "stylegan2": 55, "unrolled_gan": 65, "cut": 75, "cyclegan": 62, "context_encoder": 85},
+    **{"infogan": 80, "stylegan2": 55, "unrolled_gan": 65, "cut": 80, "cyclegan": 62, "context_encoder": 85},
 }
 PAPERS = [f for f in FILES if f.startswith("models/") and title(f).replace("-", "_").lower() == Path(f).stem]
 

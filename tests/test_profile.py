@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 from launching import ranks
 from lightning import Callback
 from refusals import refused
@@ -384,9 +385,9 @@ def test_the_table_of_alternatives_tells_failures_in_a_sentence():
 
 def options_with(**changes):
     model = {"compile": False, "accumulate": 1, **changes}
-    data = SimpleNamespace(batch_size=32, num_workers=changes.get("num_workers", 0))
+    data = Namespace(batch_size=32, num_workers=changes.get("num_workers", 0))
     trainer = SimpleNamespace(precision=changes.get("precision"))
-    return SimpleNamespace(data=data, trainer=trainer, model=SimpleNamespace(init_args=SimpleNamespace(**model)))
+    return Namespace(data=data, trainer=trainer, model=SimpleNamespace(init_args=SimpleNamespace(**model)))
 
 
 def model_with(layer, laid_out=False):
