@@ -38,8 +38,9 @@ class PartialConv2d(nn.Module):
         bias: Whether there is a bias.
 
     >>> x, hole = torch.ones(1, 1, 3, 3), torch.tensor([1.0, 1.0, 0.0]).expand(1, 1, 3, 3)
-    >>> PartialConv2d(1, 1, 3, padding=1)(x, hole)[1][0, 0, 0]
-    tensor([1., 0., 0.])
+    >>> filled, left = PartialConv2d(1, 1, 3, padding=1)(x, hole)
+    >>> left.sum((0, 1, 2))
+    tensor([3., 0., 0.])
     """
 
     def __init__(

@@ -63,8 +63,9 @@ class ResNetTranslator(ImageTranslator):
     >>> network = ResNetTranslator(blocks=5, base_channels=4)
     >>> network(torch.zeros(1, 3, 16, 24)).shape
     torch.Size([1, 3, 16, 24])
-    >>> [tuple(maps.shape[1:]) for maps in network.features(torch.zeros(1, 3, 16, 24), (0, 4, 12))]
-    [(3, 22, 30), (8, 8, 12), (16, 4, 6)]
+    >>> first, half, quarter = network.features(torch.zeros(1, 3, 16, 24), (0, 4, 12))
+    >>> half.shape, quarter.shape
+    (torch.Size([1, 8, 8, 12]), torch.Size([1, 16, 4, 6]))
     """
 
     def __init__(
