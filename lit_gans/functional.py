@@ -434,7 +434,7 @@ def window(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
     for dim, start, length in ((-2, top, height), (-1, left, width)):
         period = max(1, 2 * (x.shape[dim] - 1))
         turn = torch.arange(start, start + length, device=x.device) % period
-        x = x.index_select(x.ndim + dim, torch.minimum(turn, period - turn).clamp_max(x.shape[dim] - 1))
+        x = x.index_select(x.ndim + dim, torch.minimum(turn, period - turn))
     return x
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from lit_gans.internals import batches_done, validation_source
 from lit_gans.metrics.drawing import measured_network, model_sampler, standing_statistics
 from lit_gans.metrics.evaluation import METRICS, Evaluation, Result, check_metrics, higher_is_better
-from lit_gans.metrics.extractors import FeatureExtractor, load_extractor
+from lit_gans.metrics.extractors import FeatureExtractor, load_extractor, usual_extractor
 from lit_gans.metrics.modes import modes_of
 from lit_gans.metrics.protocol import Protocol, load_protocol
 from lit_gans.metrics.reals import real_images
@@ -142,8 +142,7 @@ class GenerativeMetrics(Callback):
             )
         extractor = None
         if {"fd", "fid"} & set(self.metrics):
-            name = getattr(data, "dataset", None)
-            extractor = load_extractor(self.extractor or (name if name in ("digits", "mnist") else "inception"))
+            extractor = load_extractor(self.extractor or usual_extractor(getattr(data, "dataset", None)))
         protocol = self.picture_protocol or load_picture_protocol(self.protocol)
         if data.pairs(protocol.split) is None:
             protocol = protocol.changed(split="train")
@@ -152,9 +151,8 @@ class GenerativeMetrics(Callback):
     def _look_for_samples(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What measures samples, and whether all is there that it needs."""
         data: Any = getattr(trainer, "datamodule", None)
-        name = getattr(data, "dataset", None)
         looking = self.metrics != ("modes",) and getattr(data, "mixture", None) is None
-        extractor = self.extractor or (name if name in ("digits", "mnist") else "inception")
+        extractor = self.extractor or usual_extractor(getattr(data, "dataset", None))
         self._evaluation = Evaluation(
             self.metrics, load_extractor(extractor) if looking else None, self.protocol, modes=modes_of(data)
         )

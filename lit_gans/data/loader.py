@@ -140,7 +140,7 @@ class ResumableLoader:
     def _batch(self, images: Any, indices: Tensor, mirrored: Tensor | None) -> Batch:
         """Mirror and scale images, add the labels; what is no image stays as it is."""
         batch = (
-            images if images.is_floating_point() else _pixels(images, None if mirrored is None else mirrored[indices])
+            images if images.is_floating_point() else scaled(images, None if mirrored is None else mirrored[indices])
         )
         return (batch,) if self.dataset.labels is None else (batch, self.dataset.labels[indices])
 
@@ -174,7 +174,7 @@ class ResumableLoader:
         self._resumed = True
 
 
-def _pixels(images: Tensor, mirrored: Tensor | None) -> Tensor:
+def scaled(images: Tensor, mirrored: Tensor | None) -> Tensor:
     """Images uint8 as float32 in [-1, 1], those chosen mirrored.
 
     In numpy: torch spreads such small work over its thread pool, which waits whenever another process has a core.
@@ -183,9 +183,9 @@ def _pixels(images: Tensor, mirrored: Tensor | None) -> Tensor:
     if mirrored is not None:
         chosen = mirrored.numpy()
         pixels[chosen] = pixels[chosen][..., ::-1]
-    scaled = np.divide(pixels, np.float32(127.5), dtype=np.float32)
-    scaled -= 1
-    return torch.from_numpy(scaled)
+    floats = np.divide(pixels, np.float32(127.5), dtype=np.float32)
+    floats -= 1
+    return torch.from_numpy(floats)
 
 
 class _Reader(Dataset[Any]):

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from lit_gans.data.loader import Batch, ResumableLoader
-from lit_gans.data.loader import _pixels as pixels
+from lit_gans.data.loader import Batch, ResumableLoader, scaled
 from lit_gans.data.masks import Place
 from lit_gans.data.pictures import Pictures, Stored, cut, one_size, stack, with_channels
 from lit_gans.data.tasks import Matte, Task
@@ -122,7 +121,7 @@ class Pairs:
             return looked_up(self.sources, indices, mirrored), looked_up(self.targets, indices, mirrored)
         drawn = [self._drawn(index, key) for index in indices.tolist()]
         sources, targets, masks = zip(*drawn, strict=True)
-        source, target = (pixels(torch.stack(side), None) for side in (sources, targets))
+        source, target = (scaled(torch.stack(side), None) for side in (sources, targets))
         if masks[0] is not None:
             holes = torch.stack(masks) > 127
             source = torch.cat([source.masked_fill_(holes, 0), holes.float()], 1)
@@ -217,7 +216,7 @@ class Mattes:
             key: What is drawn depends on it; None for pairs as validation has them.
         """
         sources, targets = zip(*(self._drawn(index, key) for index in indices.tolist()), strict=True)
-        return pixels(torch.stack(sources), None), pixels(torch.stack(targets), None)
+        return scaled(torch.stack(sources), None), scaled(torch.stack(targets), None)
 
     def _drawn(self, index: int, key: Key | None) -> tuple[Tensor, Tensor]:
         picture, draw = self.targets.picture(index), draw_from(key, index, TASK)
@@ -292,7 +291,7 @@ class Unpaired:
         """The pictures of one side of a batch."""
         side = (self.sources, self.targets)[n]
         if not self._looked_up[n]:
-            return pixels(torch.stack([self._shown(side, index, key, n) for index in indices]), None)
+            return scaled(torch.stack([self._shown(side, index, key, n) for index in indices]), None)
         mirrored = moves(key, self.length, n)[indices, _MIRROR] < 0.5 if key and self.view.flip else None
         numbers = np.asarray(indices) % len(side) if key is None else meeting(key, n, len(side), self.length)[indices]
         return looked_up(side, torch.from_numpy(numbers), mirrored)
@@ -319,7 +318,7 @@ def at_hand(pictures: Pictures, view: View) -> bool:
 
 def looked_up(pictures: Pictures, indices: Tensor, mirrored: np.ndarray | None) -> Tensor:
     """Pictures of one size as a batch in [-1, 1], some mirrored."""
-    return pixels(stack(pictures, indices.tolist()), None if mirrored is None else torch.from_numpy(mirrored))
+    return scaled(stack(pictures, indices.tolist()), None if mirrored is None else torch.from_numpy(mirrored))
 
 
 def part(picture: Tensor, height: int, width: int, draw: np.random.Generator) -> Tensor:

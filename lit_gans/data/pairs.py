@@ -41,13 +41,27 @@ ValView = Literal["whole", "centre", "fit"]
 class PairData(LightningDataModule):
     """What data modules of pairs share: splits, loaders, where pictures live. See those that derive from it."""
 
-    batch_size: int
-    num_workers: int
-    seed: int
-    drop_last: bool
-    in_memory: bool | None
     num_classes = None
     """There are no labels."""
+
+    def _take_arguments(self) -> None:
+        """Make attributes of the saved arguments that all such modules have."""
+        given = self.hparams
+        self.dataset: str = given["dataset"]
+        self.root = Path(given["root"]).expanduser()
+        self.held_out: int | float = given["held_out"]
+        self.load_size: int | None = given["load_size"]
+        self.val_view: ValView = given["val_view"]
+        self.batch_size: int = given["batch_size"]
+        self.num_workers: int = given["num_workers"]
+        self.flip: bool = given["flip"]
+        self.rotate: bool = given["rotate"]
+        self.limit: int | None = given["limit"]
+        self.download: bool = given["download"]
+        self.in_memory: bool | None = given["in_memory"]
+        self.seed: int = given["seed"]
+        self.drop_last: bool = given["drop_last"]
+        self._image_size: int | None = given["image_size"]
 
     def _check_numbers(self) -> None:
         """Refuse what is out of range, whatever the files."""
@@ -221,25 +235,11 @@ class PairedImageDataModule(PairData):
         super().__init__()
         root = str(root)
         self.save_hyperparameters(logger=False)
-        self.dataset = dataset
-        self.root = Path(root).expanduser()
+        self._take_arguments()
         self.source_root = source_root
         self.side_by_side = side_by_side
         self.val_root = val_root
         self.val_source_root = val_source_root
-        self.held_out = held_out
-        self.load_size = load_size
-        self.val_view = val_view
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.flip = flip
-        self.rotate = rotate
-        self.limit = limit
-        self.download = download
-        self.in_memory = in_memory
-        self.seed = seed
-        self.drop_last = drop_last
-        self._image_size = image_size
         self._channels = channels
         self._source_channels = source_channels
         self.task = Task() if task is None else parse_task(task)

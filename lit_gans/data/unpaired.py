@@ -106,22 +106,8 @@ class UnpairedImageDataModule(PairData):
         super().__init__()
         root = str(root)
         self.save_hyperparameters(logger=False)
-        self.dataset = dataset
-        self.root = Path(root).expanduser()
-        self.held_out = held_out
+        self._take_arguments()
         self.epoch_length = epoch_length
-        self.load_size = load_size
-        self.val_view = val_view
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.flip = flip
-        self.rotate = rotate
-        self.limit = limit
-        self.download = download
-        self.in_memory = in_memory
-        self.seed = seed
-        self.drop_last = drop_last
-        self._image_size = image_size
         self._asked = (source_channels, channels)
         self._tasks = tuple(Task() if task is None else parse_task(task) for task in (task_a, task_b))
         self._sides: dict[Any, Any] = {}
@@ -334,8 +320,8 @@ class UnpairedImageDataModule(PairData):
 
     def _side(self, pictures: Pictures, n: int, load_size: int | None) -> Pictures:
         """Pictures of a side after resizing, its task and conversion."""
-        pictures, task, channels = Resized(pictures, load_size) if load_size else pictures, self._tasks[n], None
-        channels = self._channels_of(n)
+        pictures = Resized(pictures, load_size) if load_size else pictures
+        task, channels = self._tasks[n], self._channels_of(n)
         if not task.steps and pictures.channels == channels:
             return pictures
         return Made(pictures, partial(made_of, task=task, channels=channels, side=n), channels, single=task.random)

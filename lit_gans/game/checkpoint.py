@@ -56,26 +56,27 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
     }
     checkpoint["lit_gans"] = ours
     if pools := pools_of(model):
-        ours["pools"] = [_of_ranks({"images": pool.images, "filled": pool.filled}, world) for pool in pools]
+        ours["pools"] = [
+            [
+                {"images": images.cpu(), "filled": filled.cpu()}
+                for images, filled in zip(of_ranks(pool.images, world), of_ranks(pool.filled, world), strict=True)
+            ]
+            for pool in pools
+        ]
     if world > 1 and (buffers := statistics_of(model)):
-        mine = flatten(buffers)
-        ranks = [torch.empty_like(mine) for _ in range(world)]
-        dist.all_gather(ranks, mine)
-        checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(torch.stack(ranks).mean(0), buffers)
-        ours["buffers_of_ranks"] = torch.stack(ranks)
+        ranks = torch.stack(of_ranks(flatten(buffers), world))
+        checkpoint["state_dict"] = checkpoint["state_dict"] | unflatten(ranks.mean(0), buffers)
+        ours["buffers_of_ranks"] = ranks
 
 
-def _of_ranks(tensors: dict[str, Tensor], world: int) -> list[dict[str, Tensor]]:
-    """What each rank has of tensors that have the same shapes on all."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    found: list[dict[str, Tensor]] = [{} for _ in range(world)]
-    for name, mine in tensors.items():
-        ranks = [torch.empty_like(mine) for _ in range(world)] if world > 1 else [mine.clone()]
-        if world > 1:
-            dist.all_gather(ranks, mine)
-        for rank, tensor in enumerate(ranks):
-            found[rank][name] = tensor.cpu()
-    return found
+def of_ranks(mine: Tensor, world: int) -> list[Tensor]:
+    """A copy of what each rank has of a tensor that has the same shape on all."""
+    mine = mine.detach().contiguous()
+    if world == 1:
+        return [mine.clone()]
+    ranks = [torch.empty_like(mine) for _ in range(world)]
+    dist.all_gather(ranks, mine)
+    return ranks
 
 
 def pools_of(model: Any) -> list[ImagePool]:
@@ -110,15 +111,8 @@ def _resume(model: Any, checkpoint: dict[str, Any], ours: dict[str, Any]) -> Non
     check_trainer_state(checkpoint, "the checkpoint")
     check_same_step(checkpoint.get("global_step", 0), world)
     _adapt_average(model, state)
-    mine = model.state_dict()
-    named = {name: f"{tuple(tensor.shape)}" for name, tensor in mine.items()}
-    saved = {name: f"{tuple(tensor.shape)}" for name, tensor in state.items()}
-    differs = [name for name in saved | named if saved.get(name) != named.get(name)]
-    if differs:
-        told = "; ".join(
-            f"{name} is {saved.get(name, 'not')} in the checkpoint, {named.get(name, 'not')} in the model"
-            for name in differs[:3]
-        )
+    if differs := other_shapes(state, model.state_dict()):
+        told = "; ".join(f"{name} is {saved} in the checkpoint, {own} in the model" for name, saved, own in differs[:3])
         raise ValueError(f"the checkpoint is of other networks, {len(differs)} tensors differ: {told}")
     model._optimizers_saved = ours.get("optimizers")
     tell_rounding(ours.get("arithmetic"), arithmetic(model.device))
@@ -137,12 +131,9 @@ def _resume(model: Any, checkpoint: dict[str, Any], ours: dict[str, Any]) -> Non
 
 def _is_pool(ranks: Any) -> bool:
     """Whether this is what ``describe`` writes of a pool: images and their number, for each process."""
-    tensors = [rank.get(name) for rank in ranks for name in ("images", "filled")] if _are_dicts(ranks) else [None]
-    return bool(tensors) and all(isinstance(tensor, Tensor) for tensor in tensors)
-
-
-def _are_dicts(ranks: Any) -> bool:
-    return isinstance(ranks, list) and all(isinstance(rank, dict) for rank in ranks)
+    if not isinstance(ranks, list) or not all(isinstance(rank, dict) for rank in ranks):
+        return False
+    return bool(ranks) and all(isinstance(rank.get(name), Tensor) for rank in ranks for name in ("images", "filled"))
 
 
 def _adapt_average(model: Any, state: dict[str, Tensor]) -> None:
@@ -249,13 +240,16 @@ def begin_with(model: Any, checkpoint_path: Any) -> str:
         for name in ("g_ema", "generator", "discriminator")
     }
     source = "g_ema" if parts["g_ema"] else "generator"
-    if differs := _other_shapes(parts[source], model.generator.state_dict()):
-        raise ValueError(f"{path} holds another generator, {len(differs)} tensors differ: {differs[0]}")
+    if differs := other_shapes(parts[source], model.generator.state_dict()):
+        name, there, here = differs[0]
+        raise ValueError(
+            f"{path} holds another generator, {len(differs)} tensors differ: {name} is {there} there, {here} here"
+        )
     model.generator.load_state_dict(parts[source])
     if hasattr(model, "g_ema"):
         model.g_ema.load_state_dict(parts[source])
     rested = bool(saved.get("content_only"))
-    if rested or _other_shapes(parts["discriminator"], model.discriminator.state_dict()):
+    if rested or other_shapes(parts["discriminator"], model.discriminator.state_dict()):
         rival = "untrained" if rested else "of other shapes there"
         told = f"the discriminator, which is {rival}, begins anew"
     else:
@@ -266,14 +260,11 @@ def begin_with(model: Any, checkpoint_path: Any) -> str:
     return f"begins with the {averaged}weights of {path}; {told}"
 
 
-def _other_shapes(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
-    """Tensors that are not the same in two networks, each with both shapes."""
-    shapes = [{name: tuple(tensor.shape) for name, tensor in network.items()} for network in (theirs, ours)]
-    return [
-        f"{name} is {shapes[0].get(name, 'not')} there, {shapes[1].get(name, 'not')} here"
-        for name in shapes[0] | shapes[1]
-        if shapes[0].get(name) != shapes[1].get(name)
-    ]
+def other_shapes(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
+    """Tensors that have another shape in two networks, or are in one alone: name, and both shapes or "not"."""
+    there, here = ({name: str(tuple(tensor.shape)) for name, tensor in network.items()} for network in (theirs, ours))
+    pairs = [(name, there.get(name, "not"), here.get(name, "not")) for name in there | here]
+    return [(name, saved, own) for name, saved, own in pairs if saved != own]
 
 
 def plain_arguments(model_class: type, arguments: Mapping[str, Any]) -> dict[str, Any]:

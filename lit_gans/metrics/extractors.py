@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from lit_gans.metrics.images import RESIZES, check_images, convert_channels, resize
 from lit_gans.metrics.inception import build_inception
 
-__all__ = ("Classifier", "FeatureExtractor", "Features", "InceptionV3", "ModuleExtractor", "load_extractor")
+__all__ = (
+    "Classifier",
+    "FeatureExtractor",
+    "Features",
+    "InceptionV3",
+    "ModuleExtractor",
+    "load_extractor",
+    "usual_extractor",
+)
 
 
 RESERVED = ("inception", "digits", "mnist")
@@ -324,6 +332,11 @@ class ModuleExtractor(FeatureExtractor):
     def describe(self) -> dict[str, Any]:
         """All that the features depend on, as plain values."""
         return super().describe() | ({"normalisation": "none: uint8 in 0..255"} if self.raw else {})
+
+
+def usual_extractor(dataset: str | None) -> str:
+    """The extractor of a data set where none is named: the classifier of its own of ``digits`` and ``mnist``."""
+    return dataset if dataset in ("digits", "mnist") else "inception"
 
 
 def load_extractor(extractor: "str | nn.Module | FeatureExtractor") -> FeatureExtractor:

@@ -9,7 +9,7 @@ from torch import nn
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import not_negative
-from lit_gans.models.translation import Translation, warn_of_beginning
+from lit_gans.models.translation import Translation
 from lit_gans.regularizers.perceptual import PerceptualLoss
 from lit_gans.regularizers.regularizer import Regularizer
 
@@ -55,6 +55,7 @@ class ESRGAN(Translation):
     traits = replace(Translation.traits, generator_first=True, tells_by_sign=False, couples_samples=True)
     content = ("pixel", "perceptual")
     shows_source = False
+    two_stages = True
 
     def __init__(
         self,
@@ -76,11 +77,6 @@ class ESRGAN(Translation):
         self.pixel_weight = (1.0 if content_only else 1e-2) if pixel_weight is None else pixel_weight
         not_negative(adversarial_weight=adversarial_weight, pixel_weight=self.pixel_weight)
         self.adversarial_weight = adversarial_weight
-
-    def on_fit_start(self) -> None:
-        """Warn of a second stage that begins with nothing."""
-        super().on_fit_start()
-        warn_of_beginning(self)
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 1, halved."""

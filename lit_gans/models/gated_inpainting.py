@@ -94,10 +94,6 @@ class GatedInpainting(Translation):
         """The fine picture."""
         return stages(network(x))[1]
 
-    def finish(self, made: Tensor, x: Tensor) -> Tensor:
-        """Known pixels as they were, bit for bit."""
-        return pasted(made.clamp(-1, 1), x)
-
 
 def stages(made: Any) -> tuple[Tensor, Tensor]:
     """The coarse and the fine picture; a generator of one pass gives one for both."""

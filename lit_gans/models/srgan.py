@@ -8,7 +8,7 @@ from torch import nn
 
 from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import not_negative
-from lit_gans.models.translation import Translation, warn_of_beginning
+from lit_gans.models.translation import Translation
 from lit_gans.regularizers.perceptual import PerceptualLoss
 from lit_gans.regularizers.regularizer import Regularizer
 
@@ -51,6 +51,7 @@ class SRGAN(Translation):
 
     content = ("pixel", "perceptual")
     shows_source = False
+    two_stages = True
 
     def __init__(
         self,
@@ -73,11 +74,6 @@ class SRGAN(Translation):
         self.pixel_weight = float(content_only) if pixel_weight is None else pixel_weight
         not_negative(adversarial_weight=adversarial_weight, pixel_weight=self.pixel_weight)
         self.adversarial_weight = adversarial_weight
-
-    def on_fit_start(self) -> None:
-        """Warn of a second stage that begins with nothing."""
-        super().on_fit_start()
-        warn_of_beginning(self)
 
     def discriminator_loss(self, real: Batch, fake: Batch) -> Terms:
         """Equation 2."""

@@ -43,6 +43,7 @@ class Translation(GAN):
     directions: tuple[str, ...] = ("a2b",)
     shows_source = True  # whether the discriminator sees the source beside the picture
     content: tuple[str, ...] = ()  # the generator's terms that need no discriminator
+    two_stages = False  # whether training with a discriminator begins with the weights of a first stage without one
 
     def __init__(
         self,
@@ -146,6 +147,15 @@ class Translation(GAN):
         return Batch(target[..., : height * scale, : width * scale], source[..., :height, :width])
 
     # before training
+
+    def on_fit_start(self) -> None:
+        """As in ``GAN``; a second stage that does not begin with the weights of the first is warned of."""
+        super().on_fit_start()
+        if self.two_stages and not (self.content_only or self.begun or self.trainer.global_step):
+            rank_zero_warn(
+                f"{type(self).__name__} begins with untrained weights: without a first stage (content_only=True, and "
+                "then --init_from its checkpoint) the adversarial term mostly spoils the pictures"
+            )
 
     def trial_inputs(self, n: int) -> Batch:
         """Pictures of the first batch.
@@ -283,8 +293,9 @@ class Translation(GAN):
         return made
 
     def finish(self, made: Tensor, x: Tensor) -> Tensor:
-        """What is done to pictures made of sources at last: their values are clamped to [-1, 1]."""
-        return made.clamp(-1, 1)
+        """What is done at last: values are clamped to [-1, 1], and of sources with a mask, known pixels are kept."""
+        made = made.clamp(-1, 1)
+        return pasted(made, x) if self.takes_mask else made
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Pictures (N, C, H, W) in [-1, 1] from sources."""
@@ -360,12 +371,3 @@ def pasted(made: Tensor, source: Tensor) -> Tensor:
         source: The known pictures with their masks as the last channel, (N, C + 1, H, W); 1 is the hole.
     """
     return torch.where(source[:, -1:] > 0.5, made, source[:, :-1])
-
-
-def warn_of_beginning(model: Translation) -> None:
-    """Warn of a second stage of super-resolution that does not begin with the weights of the first."""
-    if not (model.content_only or model.begun or model.trainer.global_step):
-        rank_zero_warn(
-            f"{type(model).__name__} begins with untrained weights: without a first stage (content_only=True, and then "
-            "--init_from its checkpoint) the adversarial term mostly spoils the pictures"
-        )

@@ -27,6 +27,7 @@ from lit_gans.modules import eval_mode
 from lit_gans.strategies import BatchNormSync, GANDDPStrategy
 
 __all__ = (
+    "FAR",
     "check_batch",
     "check_classes",
     "check_flags",
@@ -36,7 +37,8 @@ __all__ = (
     "peek",
 )
 
-_FAR = 100.0  # untrained images beyond it are of another scale, such as 0..255
+FAR = 100.0
+"""Untrained images beyond it are of another scale, such as 0..255; a little outside of [-1, 1] they may begin."""
 
 
 def check_flags(trainer: Trainer) -> None:
@@ -290,7 +292,7 @@ def _check_images(fake: Tensor, real: Tensor, trained: bool) -> None:
         return
     made_low, made_high = fake.min().item(), fake.max().item()
     span = f"generator's images span [{made_low:.3g}, {made_high:.3g}]"
-    if not max(-made_low, made_high) <= _FAR:
+    if not max(-made_low, made_high) <= FAR:
         raise ValueError(f"{span}, the data lie in [-1, 1]: end it with a tanh, or scale its output")
     if made_low >= 0 and made_high - made_low > 1e-3 and low < 0:
         raise ValueError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_gans.functional import Batch, logits_of
 from lit_gans.modules import eval_mode
+from lit_gans.preflight.checks import FAR
 
 __all__ = ("check_pairs",)
 
@@ -52,7 +53,7 @@ def check_pairs(model: Any, real: Batch) -> None:
                 f"the generator makes {_size(made)} of sources {_size(source.shape)}, and the targets are "
                 f"{_size(target.shape)}: give the network the scale and channels of the data, or the data those of it"
             )
-        if not (fake.x.isfinite().all() and fake.x.abs().max() <= _FAR):
+        if not (fake.x.isfinite().all() and fake.x.abs().max() <= FAR):
             raise ValueError("the generator's pictures lie far outside of [-1, 1], where the targets lie: end it there")
         logits = logits_of(_call("discriminator", model.discriminate, fake))
     if len(logits) != len(target) or logits.ndim not in (1, 2, 4):
@@ -60,9 +61,6 @@ def check_pairs(model: Any, real: Batch) -> None:
             f"discriminator answers {tuple(logits.shape)} to {len(target)} pictures; it must give one logit for each, "
             "or a patch map (N, C, H, W)"
         )
-
-
-_FAR = 100.0  # an untrained network without a bound may begin a little outside
 
 
 def _picture(name: str, x: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """What every model of pictures from pictures promises, whatever its paper; each on the package's own networks."""
 
+import copy
 import math
 
 import pytest
@@ -9,8 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from pictures import EXTRAS, INPAINTING, SIDE, SUPER, TRANSLATORS, Seer, build, loader, networks, pairs, perceptual
 from toys import by_turns, same, trainer, weights
 
+from lit_gans import networks as nets
 from lit_gans.functional import Batch, mix_seed
 from lit_gans.game import compiling
+from lit_gans.game.checkpoint import begin_with
 from lit_gans.game.compiling import compile_networks
 from lit_gans.game.module import PLAYERS
 from lit_gans.game.pool import ImagePool
@@ -730,6 +733,43 @@ def test_a_second_stage_that_begins_with_nothing_is_warned_of(cls, tmp_path, rec
     model.begun = True
     trainer(tmp_path, max_steps=1).fit(model, loader(cls.__name__))
     assert not any("begins with untrained weights" in str(w.message) for w in recwarn)
+
+
+def checkpoint_of(model, folder):
+    run = trainer(folder, max_steps=1)
+    run.fit(model, loader(type(model).__name__))
+    run.save_checkpoint(folder / "x.ckpt")
+    return folder / "x.ckpt"
+
+
+@pytest.mark.parametrize(("ema", "content_only"), [(True, True), (False, False)])
+def test_a_second_stage_begins_with_the_weights_of_the_first(ema, content_only, tmp_path):
+    options = {"ema_decay": 0.5} if ema else {}
+    first = build("SRGAN", content_only=content_only, **options)
+    path = checkpoint_of(first, tmp_path)
+    second = build("SRGAN", seed=1, **options)
+    drawn = copy.deepcopy(second.discriminator.state_dict())
+    told = begin_with(second, path)
+    taken = first.g_ema if ema else first.generator
+    for name, wanted in taken.state_dict().items():
+        assert torch.equal(second.generator.state_dict()[name], wanted)
+        assert not ema or torch.equal(second.g_ema.state_dict()[name], wanted)
+    assert told.startswith("begins with the averaged" if ema else "begins with the weights")
+    rival = drawn if content_only else first.discriminator.state_dict()
+    assert ("which is untrained, begins anew" in told) == content_only
+    assert all(torch.equal(tensor, rival[name]) for name, tensor in second.discriminator.state_dict().items())
+    assert second.begun
+
+
+def test_a_second_stage_of_other_networks_is_refused(tmp_path):
+    path = checkpoint_of(build("SRGAN"), tmp_path)
+    other = build("SRGAN")
+    other.generator = nets.SRResNet(scale=2, channels=1, base_channels=8, blocks=1)
+    with pytest.raises(ValueError, match=r"holds another generator, \d+ tensors differ: .*4.* there, .*8.* here"):
+        begin_with(other, path)
+    other = build("SRGAN", seed=1)
+    other.discriminator = nets.SRDiscriminator(channels=1, base_channels=8)
+    assert "of other shapes there, begins anew" in begin_with(other, path)
 
 
 def test_weights_beneath_a_spectral_norm_are_drawn_anew_too():
