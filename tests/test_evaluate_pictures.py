@@ -55,6 +55,11 @@ def test_values_of_training_are_those_of_evaluate(checkpoint, tmp_path, capsys):
     assert saved["values"] == callback.last
 
 
+def test_options_may_stand_before_the_checkpoint(checkpoint, capsys):
+    main(["evaluate", "--seed", "0", "--data.batch_size", "8", str(checkpoint[0]), "--metrics", "l1"])
+    assert "32 pictures of digits val" in capsys.readouterr().out
+
+
 def test_models_without_pairs_are_measured_both_ways(tmp_path):
     callback = GenerativeMetrics(["fd", "cycle"], extractor="digits")
     data = UnpairedImageDataModule("digits", task_b="invert", batch_size=8, limit=24)
@@ -102,6 +107,20 @@ def test_pictures_of_anybody_beside_their_targets(folders, refused):
     assert "1 of 2 pictures have no target of their name in" in refused(*words)
     Image.new("RGB", (24, 21)).save(folders / "targets" / "1.png")
     assert "1.png has 24 × 20 pixels, its target 24 × 21" in refused(*words)
+
+
+def test_files_of_one_name_in_several_folders_are_all_measured(tmp_path, refused):
+    for side, changed in (("out", 100), ("targets", 110)):
+        for folder, value in (("a", changed), ("b", 100)):  # those of b are right
+            (tmp_path / side / folder).mkdir(parents=True)
+            Image.new("RGB", (24, 20), (value, 100, 100)).save(tmp_path / side / folder / "x.png")
+    words = ["evaluate", "--images", str(tmp_path / "out"), "--against", str(tmp_path / "targets"), "--metrics", "l1"]
+    main([*words, "-o", str(tmp_path / "x.json")])
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert report["source"]["count"] == 2
+    assert report["metrics"]["l1"] == pytest.approx(10 / 255 / 3 / 2)
+    Image.new("RGB", (24, 20)).save(tmp_path / "out" / "a" / "x.bmp")
+    assert "1 names stand for several files in" in refused(*words)
 
 
 @pytest.mark.parametrize(

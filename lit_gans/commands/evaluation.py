@@ -1,6 +1,5 @@
 """``evaluate``: FID and its kin of a checkpoint, or of images that any other generator made."""
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -16,9 +15,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 from tqdm.auto import tqdm
 
-from lit_gans.commands.files import refuse_existing, staged
+from lit_gans.commands.files import refuse_existing, write_json
 from lit_gans.commands.parsing import Parser
 from lit_gans.commands.picture_evaluation import evaluate_files, evaluate_model, is_translation
+from lit_gans.commands.precheck import own_options, positionals
 from lit_gans.commands.processes import refuse_too_many
 from lit_gans.commands.restoring import data_of, load_model, named_checkpoint, read_checkpoint
 from lit_gans.commands.words import IMPORT, values_of
@@ -29,6 +29,7 @@ from lit_gans.data.sources import tensor
 from lit_gans.errors import UserError
 from lit_gans.metrics import METRICS, PROTOCOLS, Evaluation, Protocol, Result, load_extractor, load_protocol, modes_of
 from lit_gans.metrics.drawing import Sampler, measured_network, model_sampler, standing_statistics
+from lit_gans.metrics.extractors import usual_extractor
 from lit_gans.metrics.images import check_images
 from lit_gans.metrics.reference import BLOCK, Reference, real_statistics
 
@@ -42,12 +43,14 @@ def main(command: str, words: list[str]) -> None:
     if any(word.partition("=")[0] == "--against" for word in words):
         evaluate_files(command, words)
         return
-    if words and not words[0].startswith("-"):
-        words = [str(named_checkpoint(words[0])), *words[1:]]
-        if is_translation(words[0], values_of(words, "import")):
-            evaluate_model(command, words)
+    path, checkpoint = None, None
+    for word in positionals(words, own_options(command))[:1]:
+        path = str(named_checkpoint(word))
+        checkpoint = read_checkpoint(path)
+        if is_translation(checkpoint, values_of(words, "import")):
+            evaluate_model(command, words, path, checkpoint)
             return
-    config = parse(command, words)
+    config = parse(command, words, path, checkpoint)
     if config.output is not None:
         refuse_existing(Path(config.output), config.overwrite)
     job = prepare(config)
@@ -67,13 +70,11 @@ def main(command: str, words: list[str]) -> None:
     report = {**asdict(result), "source": job.source, "seconds": round(time.perf_counter() - began, 1)}
     print(table(result, job.source))
     if config.output is not None:
-        with staged(Path(config.output)) as target:
-            target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(f"→ {config.output}")
+        write_json(Path(config.output), report)
 
 
-def parse(command: str, words: list[str]) -> Namespace:
-    """The options; those of the data are first looked for in the checkpoint."""
+def parse(command: str, words: list[str], path: str | None, checkpoint: dict[str, Any] | None) -> Namespace:
+    """The options; those of the data are first looked for in the checkpoint, if one is named."""
     parser = Parser(prog=f"python -m lit_gans {command}", description=__doc__)
     parser.add_argument(
         "checkpoint", metavar="CKPT", nargs="?", type=str, help="of a lit_gans model, or the folder of a run"
@@ -106,9 +107,8 @@ def parse(command: str, words: list[str]) -> Namespace:
     if config.devices < 1:
         raise UserError(f"--devices must be at least 1, got {config.devices}")
     refuse_too_many("--devices", config.devices, config.accelerator)
-    if config.checkpoint is not None:
-        path = str(named_checkpoint(config.checkpoint))
-        trained_on = data_of(read_checkpoint(path), config.data.keys())
+    if checkpoint is not None:
+        trained_on = data_of(checkpoint, config.data.keys())
         known = {f"data.{key}": value for key, value in trained_on.items()}
         parser.set_defaults(known)
         config = parser.parse_args(words)
@@ -166,7 +166,7 @@ def prepare(config: Namespace) -> Job:
             changes.setdefault("fakes", len(images))
         source = {"images": Path(config.images).name, "count": len(images)}
     protocol = protocol.changed(**changes)
-    extractor = config.extractor or (config.data.dataset if config.data.dataset in ("digits", "mnist") else "inception")
+    extractor = config.extractor or usual_extractor(config.data.dataset)
     if points or config.metrics == ["modes"]:
         extractor = None
     if config.images is not None:

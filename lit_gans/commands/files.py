@@ -1,15 +1,17 @@
 """Output files: never half written, never overwritten unasked."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lit_gans.errors import UserError
 
-__all__ = ("refuse_existing", "staged")
+__all__ = ("refuse_existing", "staged", "write_json")
 
 
 def refuse_existing(path: Path, overwrite: bool, parents: bool = False) -> None:
@@ -53,3 +55,10 @@ def staged(path: Path, directory: bool = False) -> Iterator[Path]:
             os.replace(target, path)
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write plain values to a file, and tell where they are."""
+    with staged(path) as target:
+        target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    print(f"→ {path}")

@@ -1,12 +1,12 @@
 """``evaluate`` for models of pictures from pictures, and for pictures of anybody beside their targets."""
 
 import inspect
-import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,36 +15,42 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lit_gans.callbacks.generative_metrics import translated
-from lit_gans.commands.files import refuse_existing, staged
+from lit_gans.commands.files import refuse_existing, write_json
 from lit_gans.commands.parsing import Parser
-from lit_gans.commands.restoring import data_class_of, data_of, load_model, read_checkpoint
+from lit_gans.commands.restoring import data_class_of, data_of, load_model
 from lit_gans.commands.words import IMPORT
 from lit_gans.data import PairedImageDataModule
 from lit_gans.data.files import ImageFiles, some, to_mode
+from lit_gans.data.pictures import common_folders, stem
 from lit_gans.data.sources import tensor
 from lit_gans.errors import UserError, unknown
 from lit_gans.game.rebuilding import class_that_wrote
 from lit_gans.metrics import PICTURE_METRICS, PICTURE_PROTOCOLS, PictureEvaluation, Result, load_extractor
 from lit_gans.metrics.drawing import measured_network
+from lit_gans.metrics.extractors import usual_extractor
 from lit_gans.metrics.translation import BASELINES, load_picture_protocol
 from lit_gans.models import GAN, Translation
 
 __all__ = ("evaluate_files", "evaluate_model", "is_translation")
 
 
-def is_translation(path: str, trust: Iterable[str]) -> bool:
+def is_translation(checkpoint: dict[str, Any], trust: Iterable[str]) -> bool:
     """Whether a checkpoint is of a model of pictures from pictures, of ours or of a trusted module."""
-    wrote = read_checkpoint(path)["lit_gans"]["class_path"]
     try:
-        return issubclass(class_that_wrote(GAN, wrote, trust), Translation)
+        return issubclass(class_that_wrote(GAN, checkpoint["lit_gans"]["class_path"], trust), Translation)
     except ValueError:  # what it names is refused later, in a sentence
         return False
 
 
-def evaluate_model(command: str, words: list[str]) -> None:
-    """Measure what a model makes of the sources of its data; the first word is the file of the checkpoint."""
-    path = words[0]
-    checkpoint = read_checkpoint(path)
+def evaluate_model(command: str, words: list[str], path: str, checkpoint: dict[str, Any]) -> None:
+    """Measure what a model makes of the sources of its data.
+
+    Args:
+        command: Name of the command.
+        words: That follow it.
+        path: The file of the checkpoint.
+        checkpoint: What was read there.
+    """
     kind = data_class_of(checkpoint)
     kind = kind if hasattr(kind, "pairs") else PairedImageDataModule
     parser = options(command, kind)
@@ -149,9 +155,9 @@ def suitable(model: Translation, data: Any) -> str:
 def evaluation_of(config: Namespace, protocol: Any, data: Any, paired: bool, directions: Any) -> PictureEvaluation:
     """What measures; the extractor is loaded only where it is asked for."""
     names = [name for word in config.metrics or () for name in word.split(",") if name]
-    extractor, dataset = None, getattr(data, "dataset", None)
+    extractor = None
     if {"fd", "fid"} & set(names) or (not names and not paired):
-        extractor = load_extractor(config.extractor or (dataset if dataset in ("digits", "mnist") else "inception"))
+        extractor = load_extractor(config.extractor or usual_extractor(getattr(data, "dataset", None)))
     try:
         return PictureEvaluation(names, protocol, extractor, paired, directions)
     except ValueError as error:
@@ -164,10 +170,10 @@ def bar(blocks: Any, title: str) -> Any:
 
 
 class Files:
-    """Pictures and their targets in two folders or zips, matched by name up to the ending.
+    """Pictures and their targets in two folders or zips, matched by the folder within and the name up to the ending.
 
     Raises:
-        UserError: naming what has no partner, or another size.
+        UserError: naming what has no partner, or stands for several.
     """
 
     one_size = False
@@ -177,12 +183,12 @@ class Files:
             if not path.exists():
                 raise UserError(f"there is nothing at {path}")
         self.images, self.targets = ImageFiles(images, lenient=True), ImageFiles(targets, lenient=True)
-        ours, theirs = ({stem(name): n for n, name in enumerate(f.names)} for f in (self.images, self.targets))
-        if lost := [name for name in self.images.names if stem(name) not in theirs]:
+        ours, theirs = (numbers(files) for files in (self.images, self.targets))
+        if lost := [self.images.names[n] for name, n in ours.items() if name not in theirs]:
             raise UserError(
                 f"{len(lost)} of {len(ours)} pictures have no target of their name in {targets}: {some(lost)}"
             )
-        if lost := [name for name in self.targets.names if stem(name) not in ours]:
+        if lost := [self.targets.names[n] for name, n in theirs.items() if name not in ours]:
             raise UserError(
                 f"{len(lost)} of {len(theirs)} targets have no picture of their name in {images}: {some(lost)}"
             )
@@ -206,9 +212,20 @@ class Files:
         return made, wanted
 
 
-def stem(name: str) -> str:
-    """The name of a file without its ending, and without the folders it lies in."""
-    return PurePosixPath(name).stem
+def numbers(files: ImageFiles) -> dict[str, int]:
+    """Number of each file by its name, without its ending and the folders that all lie in.
+
+    Raises:
+        UserError: if several files have one name.
+    """
+    skip = common_folders(files.names)
+    stems = [stem(name, skip) for name in files.names]
+    if twins := [name for name, times in Counter(stems).items() if times > 1]:
+        raise UserError(
+            f"{len(twins)} names stand for several files in {files.root}: {some(twins)}; keep one of those whose names "
+            "differ by their ending alone"
+        )
+    return {name: n for n, name in enumerate(stems)}
 
 
 def report(config: Namespace, result: Result, source: dict[str, Any], began: float) -> None:
@@ -216,9 +233,7 @@ def report(config: Namespace, result: Result, source: dict[str, Any], began: flo
     print(table(result, source))
     if config.output is not None:
         values = {**asdict(result), "source": source, "seconds": round(time.perf_counter() - began, 1)}
-        with staged(Path(config.output)) as target:
-            target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        print(f"→ {config.output}")
+        write_json(Path(config.output), values)
 
 
 def table(result: Result, source: dict[str, Any]) -> str:
