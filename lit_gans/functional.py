@@ -334,7 +334,7 @@ def update_average_(average: torch.nn.Module, network: torch.nn.Module, decay: f
     """Move ``average`` towards ``network`` in place: w ← decay · w + (1 - decay) · w'; buffers are copied.
 
     Args:
-        average: The averaged copy.
+        average: The averaged copy, which is changed.
         network: The live network, of the same structure.
         decay: In [0, 1]; 0 copies, 1 keeps.
     """

@@ -40,7 +40,7 @@ def comparison(model: Translation, pairs: list[Batch], seed: int = 0, ema: bool 
     Args:
         model: The model that translates.
         pairs: Of one picture each.
-        seed: Of dropout.
+        seed: Seed of the generator's dropout, in models that keep it on when they are used.
         ema: Use the averaged generator where there is one.
 
     Returns:

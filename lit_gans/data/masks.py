@@ -84,8 +84,8 @@ class Strokes:
     Args:
         strokes: How many there are, [least, most].
         vertices: Lines of a stroke, [least, most].
-        length: Of a line.
-        width: Of the brush.
+        length: Length of a line as a share of the picture's shorter side, [least, most].
+        width: Width of the brush as such a share, [least, most].
         angle: Largest angle of a line, in radians.
 
     Example:

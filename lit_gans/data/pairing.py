@@ -63,7 +63,7 @@ class Pairs:
     """Pairs of a source and a target.
 
     Args:
-        targets: The targets.
+        targets: The pictures that are to be made, uncut.
         sources: The source of each, smaller by ``scale``; None if ``task`` makes it of the target in each epoch anew.
         task: What makes the source out of the target, and the mask.
         scale: Side of a target over that of its source; targets are cut to multiples of it.
@@ -182,7 +182,7 @@ class Mattes:
         others: What cut-outs are laid over, or what shapes are cut out of; which one is drawn.
         matte: How shapes are cut out.
         view: The part that is shown.
-        channels: Of the composite.
+        channels: Channels of the composite: 1 for grey, 3 for RGB.
     """
 
     labels = None
@@ -375,7 +375,7 @@ class PairLoader(ResumableLoader):
     What is drawn for a pair, its window, its mirroring, its noise, depends on nothing but (seed, epoch, number).
 
     Args:
-        dataset: The pairs.
+        dataset: The pairs, each read by its number.
         augment: Draw anew in each epoch, as training does; otherwise pairs are those of validation.
         **options: Of ``ResumableLoader``.
     """

@@ -69,7 +69,7 @@ class FilePictures:
     """Pictures decoded from files whenever they are asked for.
 
     Args:
-        files: The files.
+        files: The files that are decoded, in the order of their numbers.
         channels: 1 for grey, 3 for RGB, 4 for RGB with alpha.
         sizes: Height and width of each, as their headers tell.
     """
@@ -106,7 +106,7 @@ class SourcePictures:
     """The images of a data set as pictures.
 
     Args:
-        source: The data set.
+        source: The data set whose images are read; its labels are not.
         channels: 1 for grey, 3 for RGB; None as they are.
     """
 
@@ -138,7 +138,7 @@ class Some:
     """Some of the pictures.
 
     Args:
-        pictures: All of them.
+        pictures: All pictures that can be chosen from.
         indices: The numbers of those that are wanted, in order.
     """
 
@@ -171,8 +171,8 @@ class Halves:
     """The left or the right halves of pictures; a column in the middle belongs to neither.
 
     Args:
-        pictures: The whole pictures.
-        right: The right halves.
+        pictures: The whole pictures, which hold both halves side by side.
+        right: Whether these are the right halves; otherwise the left ones.
     """
 
     def __init__(self, pictures: Pictures, right: bool) -> None:
@@ -203,7 +203,7 @@ class Resized:
     """Pictures whose shorter side is resized (bicubic, antialiased), the longer one in proportion.
 
     Args:
-        pictures: The pictures.
+        pictures: The pictures, of any sizes.
         side: Pixels of the shorter side.
     """
 
@@ -246,7 +246,7 @@ class Made:
     Args:
         pictures: What they are made of.
         make: From pictures (N, C, H, W) and their numbers to uint8 (N, ``channels``, H', W').
-        channels: Of the results.
+        channels: Channels of what ``make`` returns.
         scale: H / H', a divisor of all sides once they are cut to multiples of it.
         single: The function takes one picture at a time.
     """
@@ -293,7 +293,7 @@ class Stored:
 
     Args:
         pictures: uint8 (C, H, W) each, or all of one size as (N, C, H, W).
-        names: Of each.
+        names: What a person calls each of them.
     """
 
     def __init__(self, pictures: Sequence[Tensor] | Tensor, names: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def masks_of(path: str | None, files: ImageFiles, wanted: Any, model: str, takes
 
     Args:
         path: One mask for all pictures, or a folder or .zip with a mask of each name.
-        files: The pictures.
+        files: The pictures that the masks are for.
         wanted: Numbers of those that are to be made.
         model: Name of the model.
         takes_mask: Whether it wants masks.

@@ -38,7 +38,7 @@ def opened(image: Image.Image, channels: int, keep: bool = False) -> Picture:
     """A picture as a network wants it.
 
     Args:
-        image: The picture, upright.
+        image: The picture, already turned as its EXIF data says.
         channels: 1 for grey, 3 for RGB.
         keep: Whether the picture itself is wanted, too.
 
@@ -76,9 +76,9 @@ def finished(picture: Picture, made: Tensor, tool: "Tool") -> Image.Image:
     """What is made of a picture, in the picture's mode; or the picture itself, of which what was made is the opacity.
 
     Args:
-        picture: The picture.
+        picture: What the model was given, with its alpha and colour profile.
         made: Made of it, uint8 or uint16 (C, H, W).
-        tool: What made it.
+        tool: The model that made it, which tells how many channels it was given.
     """
     if picture.image is not None:
         opacity = eight(made).float()

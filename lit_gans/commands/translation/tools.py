@@ -22,7 +22,7 @@ class Tool:
     """A model and how it is used.
 
     Attributes:
-        model: The model.
+        model: The model, which pads, tiles and finishes pictures.
         network: The network of it that is used.
         wanted: Channels of the pictures that it is given, without a mask.
         mode: ``eval`` or ``train``.
