@@ -25,6 +25,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from lit_gans.callbacks.samples import mosaic
 from lit_gans.data import PairedImageDataModule, UnpairedImageDataModule
+from lit_gans.data.pairing import Key
 from lit_gans.functional import imresize, to_uint8
 from lit_gans.metrics import PSNR, SSIM, FrechetDistance, load_extractor
 from lit_gans.models import CUT, SRGAN, ContextEncoder, CycleGAN, GatedInpainting, Pix2Pix
@@ -146,17 +147,20 @@ def colours(options: argparse.Namespace, adversarial: bool = True) -> dict[str, 
 
 
 class Colours(torch.nn.Module):
-    """A small U-Net that adds colours to the grey picture that it is given."""
+    """A small U-Net that adds colours to the grey picture that it is given, and leaves its luma as it is."""
 
     stride = 8
+    luma: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.network = UNetGenerator(in_channels=1, depth=3, base_channels=32)
+        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1))  # that of the task grey
 
     def forward(self, x: Tensor) -> Tensor:
         """Grey pictures (N, 1, H, W) to such in colour."""
-        return x + self.network(x)
+        colour: Tensor = self.network(x)
+        return x + colour - (self.luma * colour).sum(1, keepdim=True)
 
 
 NORM = "mean=0.485,0.456,0.406&std=0.229,0.224,0.225"
@@ -338,10 +342,9 @@ def matte(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
     took = fit(model, data, options, 3000)
-    many = held_out(data, 8)
-    pairs = [
-        (s[..., y : y + 64, x : x + 64], t[..., y : y + 64, x : x + 64]) for s, t in many for y in (0,) for x in (0,)
-    ]
+    val = data.pairs("val")
+    drawn = [val.batch(torch.arange(len(val)), Key(0, turn)) for turn in range(25)]  # other shapes in each turn
+    pairs = [pair for s, t in drawn for pair in zip(s.split(1), t.split(1), strict=True)]
     made = outputs(model, pairs)
     alpha = torch.cat([target for _, target in pairs])
     constant = min(float((alpha - c).abs().mean()) / 2 for c in torch.linspace(-1, 1, 41))
@@ -405,7 +408,7 @@ def holes(options: argparse.Namespace, kind: dict[str, Any]) -> PairedImageDataM
 
 def context_encoder(options: argparse.Namespace) -> dict[str, Any]:
     """The context encoder: the centre of CIFAR-10's pictures."""
-    data = holes(options, {"kind": "box", "size": 16, "place": "centre"})
+    data = holes(options, {"kind": "box", "size": 0.5, "place": "centre"})
     model = ContextEncoder(
         ContextEncoderGenerator(image_size=32, base_channels=64, bottleneck=512),
         ContextEncoderDiscriminator(image_size=16, base_channels=32),
@@ -419,7 +422,7 @@ def context_encoder(options: argparse.Namespace) -> dict[str, Any]:
 
 def gated(options: argparse.Namespace) -> dict[str, Any]:
     """Gated convolutions: a box anywhere."""
-    data = holes(options, {"kind": "box", "size": 12})
+    data = holes(options, {"kind": "box", "size": 0.375})
     model = GatedInpainting(
         GatedGenerator(base_channels=16),
         SNPatchDiscriminator(in_channels=4, base_channels=16),

@@ -1,6 +1,7 @@
 """In which memory format networks run: torch's channels_last where convolutions are faster in it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,25 +16,58 @@ from lit_gans.modules import buffers_kept
 
 __all__ = ("align_state", "channels_last_pays", "lay_out")
 
+FEW_PLACES = 256
+"""Places of its maps, of all images of a batch together, at which a convolution uses each of its weights. With fewer, a
+CPU spends more on bringing weights and their gradients into channels_last than the convolution gains there."""
 
-def channels_last_pays(model: Any, device: str, precision: str) -> bool:
+
+def channels_last_pays(model: Any, device: str, precision: str, batch_size: int | None = None) -> bool:
     """Whether both networks are expected to train faster in channels_last, and do run in it.
 
-    Decided by the kinds of their layers and of the device alone, so that every run of a configuration decides alike.
-    ``python -m benchmarks.layout`` measures those layers. On a CPU convolutions and resampling take 0.25 to 0.97 of the
-    time. Instance norm takes longer, and so does a step with grouped convolutions, all in all: networks that have
-    either are left as they are. On a GPU convolutions gain in half precision.
+    Decided by the kinds of layers and of device and by the size of a batch alone, so that every run of a configuration
+    decides alike. ``python -m benchmarks.layout`` measures those layers. On a CPU convolutions and resampling take 0.25
+    to 0.97 of the time, unless maps are small and images few: see ``FEW_PLACES``. Instance norm takes longer, and so
+    does a step with grouped convolutions, all in all: networks that have either are left as they are. On a GPU
+    convolutions gain in half precision.
 
     Args:
         model: The model, on whatever device.
         device: Kind of the device that it will train on, "cpu" or "cuda" for example.
         precision: The trainer's, "32-true" or "bf16-mixed" for example.
+        batch_size: Images in a batch; None if that is not known before training.
     """
     if not (device == "cpu" or (device == "cuda" and precision.endswith("-mixed"))):
         return False
     convolves = any(weight.ndim == 4 for network in _networks(model) for weight in network.parameters())
     slower = any(_is_slower(layer) for network in _networks(model) for layer in network.modules())
-    return convolves and not slower and _runs(model)
+    if not convolves or slower:
+        return False
+    with _uses_of_weights(model) as uses:
+        runs = _runs(model)
+    weights = sum(count for count, _ in uses)
+    if runs and device == "cpu" and batch_size and weights:
+        places = batch_size * sum(count * places for count, places in uses) / weights
+        if places < FEW_PLACES:
+            lay_out(model, torch.contiguous_format)
+            return False
+    return runs
+
+
+@contextmanager
+def _uses_of_weights(model: Any) -> Iterator[list[tuple[int, int]]]:
+    """For each convolution that is called meanwhile, how many weights it has and at how many places of an image."""
+    uses: list[tuple[int, int]] = []
+
+    def note(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        uses.append((layer.weight.numel(), min(inputs[0][0, 0].numel(), output[0, 0].numel())))
+
+    layers = [layer for network in _networks(model) for layer in network.modules() if isinstance(layer, _ConvNd)]
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield uses
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _is_slower(layer: nn.Module) -> bool:

@@ -36,7 +36,7 @@ from lit_gans.preflight.checks import (
     label_of,
     peek,
 )
-from lit_gans.preflight.compatibility import check_compatibility
+from lit_gans.preflight.compatibility import batch_size, check_compatibility
 from lit_gans.preflight.pairs import check_pairs
 from lit_gans.regularizers.regularizer import Regularizer
 from lit_gans.runs.checkpoint_files import use_safe_io
@@ -81,9 +81,10 @@ class GameModule(SamplingModule):
             eager ones, and told. Samples and validation stay eager, and so does, with a message, what torch cannot
             compile.
         channels_last: Train with images and convolutions in torch's channels_last memory format. "auto" does so where
-            it is faster for layers of these kinds: on a CPU, and on a GPU in half precision, but not with instance norm
-            or grouped convolutions. Results stay the same but for rounding, and a checkpoint goes on in the format it
-            was written in. With true, networks must not ``view`` images, but ``flatten`` or ``reshape`` them.
+            it is faster for layers of these kinds: on a CPU, unless few images meet small maps, and on a GPU in half
+            precision, but not with instance norm or grouped convolutions. Results stay the same but for rounding, and a
+            checkpoint goes on in the format it was written in. With true, networks must not ``view`` images, but
+            ``flatten`` or ``reshape`` them.
         seed: Seed of all noise while training; if None, the seed given to ``seed_everything``, or 0.
     """
 
@@ -381,7 +382,8 @@ class GameModule(SamplingModule):
             self.check_example(batch)
         check_compatibility(self, self.trainer)
         if self.channels_last == "auto":
-            self.laid_out = channels_last_pays(self, self.trainer.strategy.root_device.type, self.trainer.precision)
+            device = self.trainer.strategy.root_device.type
+            self.laid_out = channels_last_pays(self, device, self.trainer.precision, batch_size(self.trainer))
         elif self.channels_last:
             lay_out(self, torch.channels_last)
         if self.compile_networks:

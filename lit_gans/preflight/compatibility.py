@@ -15,7 +15,7 @@ from lit_gans.functional import input_gradient, logits_of
 from lit_gans.internals import layer_sync, training_source
 from lit_gans.modules import eval_mode, is_spectral
 
-__all__ = ("RULES", "Rule", "check_compatibility", "compatibility_table")
+__all__ = ("RULES", "Rule", "batch_size", "check_compatibility", "compatibility_table")
 
 FEW_IMAGES = 8  # the mean of fewer is off by more than a third of the standard deviation
 _SQUASHING = (nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softmax, nn.LogSoftmax)
@@ -105,7 +105,7 @@ def _synchronised(layer: nn.Module, trainer: Trainer) -> bool:
     return isinstance(layer, nn.SyncBatchNorm) or layer_sync(trainer.strategy) is not None
 
 
-def _batch_size(trainer: Trainer) -> int | None:
+def batch_size(trainer: Trainer) -> int | None:
     """Images in a training batch of one process; None where neither data module nor loader says so."""
     source = training_source(trainer)
     owner: Any = source.instance  # a data module, a loader, or the model
@@ -126,7 +126,7 @@ def _batch_norm_and_penalty(model: Any, trainer: Trainer) -> str | None:
 
 def _batch_norm_of_few(model: Any, trainer: Trainer) -> str | None:
     layers = _batch_norms(model, "discriminator", "generator")
-    size = _batch_size(trainer) if layers else None
+    size = batch_size(trainer) if layers else None
     if size is None:
         return None
     part = -(-size // model.accumulate)
@@ -230,7 +230,7 @@ def _lazy_beyond_the_end(model: Any, trainer: Trainer) -> str | None:
 
 
 def _indivisible_batch(model: Any, trainer: Trainer) -> str | None:
-    size = _batch_size(trainer) if model.pack > 1 else None
+    size = batch_size(trainer) if model.pack > 1 else None
     return f"pack={model.pack} and batches of {size} images" if size and size % model.pack else None
 
 
@@ -242,7 +242,7 @@ def _last_batch(model: Any, trainer: Trainer) -> str | None:
     with isolate_rng():
         loader: Any = source.dataloader()
     sampler = getattr(loader, "batch_sampler", None)
-    size = _batch_size(trainer)
+    size = batch_size(trainer)
     if getattr(loader, "drop_last", True) or getattr(sampler, "drop_last", False) or not size:
         return None
     data: Any = getattr(loader, "dataset", None)

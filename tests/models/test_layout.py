@@ -67,9 +67,9 @@ def in_channels_last(model):
     return laid.pop()
 
 
-def pictures(n=16):
+def pictures(n=64):
     x = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return DataLoader(TensorDataset(x), 8)
+    return DataLoader(TensorDataset(x), 32)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -93,6 +93,17 @@ def test_it_is_taken_for_layers_that_gain(name):
 )
 def test_devices_and_precisions_that_gain(device, precision, taken):
     assert layout.channels_last_pays(model_of(*NETWORKS["DCGAN"]()), device, precision) is taken
+
+
+@pytest.mark.parametrize(("batch_size", "taken"), [(1, False), (125, False), (126, True), (None, True)])
+def test_small_batches_of_small_maps_do_not_gain(batch_size, taken):
+    generator = nn.Sequential(nn.Unflatten(1, (100, 1, 1)), nn.ConvTranspose2d(100, 3, 8))  # 19,200 weights, 1 place
+    discriminator = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.Flatten(), nn.Linear(768, 1))  # 324, 64 places
+    model = model_of(generator, discriminator)
+    assert 125 * (19200 + 64 * 324) / 19524 < layout.FEW_PLACES < 126 * (19200 + 64 * 324) / 19524
+    assert layout.channels_last_pays(model, "cpu", "32-true", batch_size) is taken
+    assert in_channels_last(model) is taken
+    assert not any(layer._forward_hooks for layer in model.modules())
 
 
 def test_a_network_that_cannot_be_laid_out_trains_as_it_is(tmp_path, monkeypatch):
