@@ -89,8 +89,8 @@ def evaluate_model(command: str, words: list[str], path: str, checkpoint: dict[s
         )
     except (FloatingPointError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
-    count = min(len(pairs), protocol.pictures or len(pairs))
-    result.protocol = evaluation.stamp(data.describe(protocol.split), measured_network(model, protocol.ema)[1], count)
+    averaged = measured_network(model, protocol.ema)[1]
+    result.protocol = evaluation.stamp(data.describe(protocol.split), averaged, len(pairs))
     source = {"checkpoint": Path(path).name, "model": type(model).__name__, "images_seen": model.images_seen}
     report(config, result, source, began)
 

@@ -218,11 +218,11 @@ class PictureEvaluation:
         return result
 
     def stamp(self, data: Mapping[str, Any], averaged: bool | None, count: int) -> dict[str, Any]:
-        """All that a result depends on, as plain values."""
+        """All that a result depends on, as plain values, of ``count`` pairs that there are."""
         return {
             **asdict(self.protocol),
             "ema": averaged,
-            "data": {**data, "count": count},
+            "data": {**data, "count": min(count, self.protocol.pictures or count)},
             "extractor": {} if self.extractor is None else self.extractor.describe(),
             "quantiser": QUANTISER,
             "versions": versions(),

@@ -96,7 +96,7 @@ def test_only_so_many_pictures_as_the_protocol_says_and_all_of_it_in_the_stamp()
     evaluation = PictureEvaluation(["l1"], PictureProtocol(pictures=7, seed=3))
     evaluation.measure(lambda x, direction: seen.append(len(x)) or x, Source(source, target), CPU)
     assert sum(seen) == 7
-    stamp = evaluation.stamp({"dataset": "toys"}, True, 7)
+    stamp = evaluation.stamp({"dataset": "toys"}, True, 20)
     assert (stamp["data"], stamp["seed"], stamp["channel"]) == ({"dataset": "toys", "count": 7}, 3, "rgb")
 
 
