@@ -14,6 +14,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lit_gans.callbacks.samples import mosaic
 from lit_gans.data import PairedImageDataModule, UnpairedImageDataModule
 from lit_gans.data.pairing import Key
 from lit_gans.functional import imresize, to_uint8
+from lit_gans.game.rates import HoldThenDecay
 from lit_gans.metrics import PSNR, SSIM, FrechetDistance, load_extractor
 from lit_gans.models import CUT, SRGAN, ContextEncoder, CycleGAN, GatedInpainting, Pix2Pix
 from lit_gans.networks import (
@@ -40,7 +42,7 @@ from lit_gans.networks import (
     SRResNet,
     UNetGenerator,
 )
-from lit_gans.regularizers import PerceptualLoss
+from lit_gans.regularizers import R1, PerceptualLoss
 
 RESULTS = Path(__file__).parent / "results"
 STORE = RESULTS / "translation.json"
@@ -125,11 +127,22 @@ def colours(options: argparse.Namespace, adversarial: bool = True) -> dict[str, 
     data = PairedImageDataModule(
         "cifar10", options.root, task="grey", source_channels=1, batch_size=16, flip=True, download=False
     )
-    discriminator = PatchDiscriminator(in_channels=4, layers=2, base_channels=32)
-    model = Pix2Pix(  # batches of 16: statistics of the one picture at hand would be others than in training
-        Colours(), discriminator, content_only=not adversarial, test_mode="eval", seed=options.seed
+    half = (options.steps or 5000) // 2
+    model = Pix2Pix(
+        Colours(),
+        PatchDiscriminator(
+            in_channels=4, layers=2, base_channels=32, norm=None
+        ),  # a norm would hide how bright colours are
+        l1_weight=10,
+        content_only=not adversarial,
+        test_mode="eval",  # batches of 16: statistics of the one picture at hand would be others than in training
+        d_lr=1e-4,
+        g_scheduler=partial(HoldThenDecay, hold=half, decay=half),
+        d_scheduler=partial(HoldThenDecay, hold=half, decay=half),
+        regularizers=[R1(0.1)] if adversarial else None,
+        seed=options.seed,
     )
-    took = fit(model, data, options, 1500)
+    took = fit(model, data, options, 5000)
     pairs = held_out(data, 2000)
     made, targets = outputs(model, pairs), [target for _, target in pairs]
     sources = [source.expand(-1, 3, -1, -1) for source, _ in pairs]
@@ -228,7 +241,7 @@ def cut(options: argparse.Namespace) -> dict[str, Any]:
         patches=64,
         seed=options.seed,
     )
-    return keeps_class(options, model, "cut", fit(model, data, options, 1200))
+    return keeps_class(options, model, "cut", fit(model, data, options, 1600))
 
 
 # SRGAN: photographs at twice the size
@@ -246,12 +259,13 @@ def restored(model: Any, data: Any) -> tuple[list[Tensor], dict[str, float]]:
             psnr.update(picture, target)
             ssim.update(picture, target)
         values |= {f"psnr_y{name}": float(psnr.compute()), f"ssim_y{name}": float(ssim.compute())}
-    for layer in ("layer1", "layer2", "layer3"):
-        seer = f"benchmarks.resnet20.ResNet20?weights={OPTIONS['resnet20']}&name=resnet20&{NORM}"
-        looks = PerceptualLoss(seer, (layer,))
+    seer = f"benchmarks.resnet20.ResNet20?weights={OPTIONS['resnet20']}&name=resnet20&{NORM}"
+    stages = ("layer1", "layer2", "layer3")
+    for key, layers in (("resnet20", stages), *((f"resnet20_{stage}", (stage,)) for stage in stages)):
+        looks = PerceptualLoss(seer, layers)
         for name, pictures in (("", made), ("_bicubic", bicubic)):
             distances = [float(looks.distance(x, y)) for x, (_, y) in zip(pictures, pairs, strict=True)]
-            values[f"resnet20_{layer}{name}"] = statistics.fmean(distances)
+            values[f"{key}{name}"] = statistics.fmean(distances)
     return made, values
 
 
@@ -417,7 +431,7 @@ def context_encoder(options: argparse.Namespace) -> dict[str, Any]:
         d_lr=5e-5,
         seed=options.seed,
     )
-    return filled(options, model, data, "context_encoder", fit(model, data, options, 4000))
+    return filled(options, model, data, "context_encoder", fit(model, data, options, 8000))
 
 
 def gated(options: argparse.Namespace) -> dict[str, Any]:
