@@ -420,18 +420,25 @@ def holes(options: argparse.Namespace, kind: dict[str, Any]) -> PairedImageDataM
     return PairedImageDataModule("cifar10", options.root, task={"mask": kind}, batch_size=32, flip=True, download=False)
 
 
-def context_encoder(options: argparse.Namespace) -> dict[str, Any]:
-    """The context encoder: the centre of CIFAR-10's pictures."""
+def context_encoder(options: argparse.Namespace, adversarial: bool = True) -> dict[str, Any]:
+    """The context encoder: the centre of CIFAR-10's pictures, with the adversarial term or without."""
     data = holes(options, {"kind": "box", "size": 0.5, "place": "centre"})
     model = ContextEncoder(
         ContextEncoderGenerator(image_size=32, base_channels=64, bottleneck=512),
         ContextEncoderDiscriminator(image_size=16, base_channels=32),
         overlap=0,
+        content_only=not adversarial,
         g_lr=5e-4,
         d_lr=5e-5,
         seed=options.seed,
     )
-    return filled(options, model, data, "context_encoder", fit(model, data, options, 8000))
+    name = "context_encoder" if adversarial else "context_encoder_l2"
+    return filled(options, model, data, name, fit(model, data, options, 8000))
+
+
+def context_encoder_l2(options: argparse.Namespace) -> dict[str, Any]:
+    """The same by the squared error alone."""
+    return context_encoder(options, adversarial=False)
 
 
 def gated(options: argparse.Namespace) -> dict[str, Any]:
@@ -447,7 +454,8 @@ def gated(options: argparse.Namespace) -> dict[str, Any]:
 
 
 EXPERIMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    f.__name__: f for f in (colours, colours_l1, cyclegan, cut, sr, srgan, matte, context_encoder, gated)
+    f.__name__: f
+    for f in (colours, colours_l1, cyclegan, cut, sr, srgan, matte, context_encoder, context_encoder_l2, gated)
 }
 
 
