@@ -13,11 +13,13 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 __all__ = (
     "buffers_kept",
     "eval_mode",
+    "fitting",
     "frozen",
     "initialise",
     "is_spectral",
     "kept_modes",
     "normalise_spectrally",
+    "take_facts",
 )
 
 
@@ -114,3 +116,17 @@ def initialise(network: nn.Module, std: float) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def fitting(network: nn.Module, side: int) -> int:
+    """The longest side of at most so many pixels that a network takes; 0 if there is none."""
+    stride = getattr(network, "stride", 1)
+    fits = min(side // stride * stride, getattr(network, "image_size", None) or side)
+    return fits if fits >= getattr(network, "smallest", 1) else 0
+
+
+def take_facts(wrapper: nn.Module, network: nn.Module) -> None:
+    """Give a module around a network what that says of itself: the sizes and channels that it takes and makes."""
+    for name in ("stride", "smallest", "scale", "in_channels", "out_channels", "receptive_radius", "overlap"):
+        if hasattr(network, name):
+            setattr(wrapper, name, getattr(network, name))

@@ -11,7 +11,8 @@ from lit_gans.functional import Batch, Terms
 from lit_gans.game.arguments import at_least, not_negative
 from lit_gans.game.pool import ImagePool
 from lit_gans.game.traits import Traits
-from lit_gans.models.translation import Translation, source_of, take_facts
+from lit_gans.models.translation import Translation, source_of
+from lit_gans.modules import take_facts
 
 __all__ = ("CycleGAN",)
 

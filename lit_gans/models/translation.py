@@ -13,7 +13,7 @@ from lit_gans.game.module import Player, parts_of
 from lit_gans.game.tiling import moments_held, obstacle, overlap_of, tiled
 from lit_gans.game.traits import Traits
 from lit_gans.models.gan import GAN
-from lit_gans.modules import buffers_kept, initialise, kept_modes
+from lit_gans.modules import buffers_kept, fitting, initialise, kept_modes
 
 __all__ = ("Translation",)
 
@@ -335,20 +335,6 @@ def source_of(batch: Batch) -> Tensor:
     if batch.y is None:
         raise ValueError("the batch has no source pictures: give Batch(target, source)")
     return batch.y
-
-
-def fitting(network: nn.Module, side: int) -> int:
-    """The longest side of at most so many pixels that a network takes; 0 if there is none."""
-    stride = getattr(network, "stride", 1)
-    fits = min(side // stride * stride, getattr(network, "image_size", None) or side)
-    return fits if fits >= getattr(network, "smallest", 1) else 0
-
-
-def take_facts(wrapper: nn.Module, network: nn.Module) -> None:
-    """Give a module around a network what that says of itself: the sizes and channels that it takes and makes."""
-    for name in ("stride", "smallest", "scale", "in_channels", "out_channels", "receptive_radius", "overlap"):
-        if hasattr(network, name):
-            setattr(wrapper, name, getattr(network, name))
 
 
 def shares_of(terms: Terms, fake: Batch) -> dict[str, Tensor]:
