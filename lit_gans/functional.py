@@ -180,7 +180,7 @@ def path_lengths(
     Args:
         generator: With ``mapping(z, y)`` → w (N, w_dim), ``num_ws`` and ``synthesis(ws)``, ws (N, num_ws, w_dim); any
             other is taken as a function of z.
-        z: Latents (N, latent_dim).
+        z: The latents (N, latent_dim) of the images whose lengths are wanted.
         y: Labels (N,) of a conditional generator.
         rng: Source of the noise; torch's global one if left out.
 
@@ -406,7 +406,7 @@ def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
 
     Args:
         x: Pictures (..., H, W).
-        multiple: At least 1.
+        multiple: The number whose multiples both sides become, at least 1.
         least: Both sides become at least so long.
 
     Example:
@@ -424,8 +424,8 @@ def window(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
         x: Pictures (..., H, W).
         top: Row of the window's first pixel; may be negative.
         left: Column of that pixel, likewise.
-        height: Of the window.
-        width: Of the window.
+        height: Rows of the window, also of those beyond the edges.
+        width: Columns of the window, likewise.
 
     Example:
         >>> window(torch.tensor([[0.0, 1.0, 2.0]]), 0, -1, 1, 4)

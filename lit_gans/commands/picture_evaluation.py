@@ -47,7 +47,7 @@ def evaluate_model(command: str, words: list[str], path: str, checkpoint: dict[s
 
     Args:
         command: Name of the command.
-        words: That follow it.
+        words: What was typed after it: the checkpoint and options.
         path: The file of the checkpoint.
         checkpoint: What was read there.
     """
