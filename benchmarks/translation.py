@@ -128,17 +128,17 @@ def colours(options: argparse.Namespace, adversarial: bool = True) -> dict[str, 
         "cifar10", options.root, task="grey", source_channels=1, batch_size=16, flip=True, download=False
     )
     half = (options.steps or 5000) // 2
+    rates = partial(HoldThenDecay, hold=half, decay=half)
     model = Pix2Pix(
         Colours(),
-        PatchDiscriminator(
-            in_channels=4, layers=2, base_channels=32, norm=None
-        ),  # a norm would hide how bright colours are
+        # a norm would hide how bright colours are
+        PatchDiscriminator(in_channels=4, layers=2, base_channels=32, norm=None),
         l1_weight=10,
         content_only=not adversarial,
         test_mode="eval",  # batches of 16: statistics of the one picture at hand would be others than in training
         d_lr=1e-4,
-        g_scheduler=partial(HoldThenDecay, hold=half, decay=half),
-        d_scheduler=partial(HoldThenDecay, hold=half, decay=half),
+        g_scheduler=rates,
+        d_scheduler=rates,
         regularizers=[R1(0.1)] if adversarial else None,
         seed=options.seed,
     )
@@ -260,12 +260,13 @@ def restored(model: Any, data: Any) -> tuple[list[Tensor], dict[str, float]]:
             ssim.update(picture, target)
         values |= {f"psnr_y{name}": float(psnr.compute()), f"ssim_y{name}": float(ssim.compute())}
     seer = f"benchmarks.resnet20.ResNet20?weights={OPTIONS['resnet20']}&name=resnet20&{NORM}"
-    stages = ("layer1", "layer2", "layer3")
-    for key, layers in (("resnet20", stages), *((f"resnet20_{stage}", (stage,)) for stage in stages)):
-        looks = PerceptualLoss(seer, layers)
-        for name, pictures in (("", made), ("_bicubic", bicubic)):
-            distances = [float(looks.distance(x, y)) for x, (_, y) in zip(pictures, pairs, strict=True)]
-            values[f"{key}{name}"] = statistics.fmean(distances)
+    looks = {stage: PerceptualLoss(seer, (stage,)) for stage in ("layer1", "layer2", "layer3")}
+    for name, pictures in (("", made), ("_bicubic", bicubic)):
+        found = {}
+        for stage, look in looks.items():
+            distances = [float(look.distance(x, y)) for x, (_, y) in zip(pictures, pairs, strict=True)]
+            found[f"resnet20_{stage}{name}"] = statistics.fmean(distances)
+        values |= {f"resnet20{name}": sum(found.values()), **found}
     return made, values
 
 
